@@ -1,0 +1,110 @@
+"""Every setting, once. Environment variables and `.env` fill it; CONFIG.md and .env.example are written from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+CommaList = Annotated[tuple[str, ...], NoDecode]
+
+
+class Settings(BaseSettings):
+    """The server's configuration, read once at start-up and never changed."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True)
+
+    # Server
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe level logged.")
+    cors_origins: CommaList = Field(("*",), description="Origins that browsers may call from, comma separated.")
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (),
+        description="Keys that callers must send as `Authorization: Bearer KEY` or `X-API-Key: KEY`, comma separated; "
+        "empty means open to all.",
+    )
+    rate_limit_per_minute: int = Field(
+        0, ge=0, description="Requests a minute for one key or address; 0 means no limit."
+    )
+    shutdown_grace_seconds: float = Field(
+        30.0, ge=0, description="Seconds that running requests and jobs get to finish at shutdown."
+    )
+
+    # Checkpoints
+    hf_root_folder: Path | None = Field(
+        None, description="Root of the Hugging Face cache (what HF_HOME is); weights lie in its `hub` folder."
+    )
+    hf_token: SecretStr | None = Field(None, description="Hugging Face token, for gated and private checkpoints.")
+    hf_hub_offline: bool = Field(False, description="Never ask the hub; use what is cached, local or embedded.")
+    default_model_ids: dict[str, str] = Field(
+        default_factory=dict,
+        description="Checkpoint of each model_type when a request names none, as JSON. A model_type left out uses its "
+        "first known variant where that is cached or reachable, and the embedded demo checkpoint otherwise.",
+        examples=['{"sam3": "facebook/sam3"}'],
+    )
+    allowed_model_ids: CommaList = Field(
+        (), description="Patterns of the only model ids that may be loaded, comma separated; empty allows all."
+    )
+
+    # Models in memory
+    device: str = Field("auto", description="Device for models: auto, cpu, cuda, cuda:N or mps.")
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
+        "auto", description="Weights and arithmetic; auto is bfloat16 on CUDA and float32 elsewhere."
+    )
+    auto_load: bool = Field(True, description="Load a model at the first request that needs it.")
+    preload_models: CommaList = Field((), description="Model types to load at start-up, comma separated.")
+    memory_budget_mb: int = Field(
+        0, ge=0, description="Memory for weights on one device in MB; 0 means 90 % of the device."
+    )
+    model_idle_seconds: float = Field(
+        0.0, ge=0, description="Unload a model after this long without a request; 0 means never."
+    )
+
+    # Scheduling
+    max_batch_size: int = Field(8, ge=1, description="Most images in one forward pass.")
+    batch_wait_ms: float = Field(
+        0.0, ge=0, description="Longest wait for company, counted from the oldest request; 0 means none."
+    )
+    max_pending_requests: int = Field(
+        128, ge=1, description="Requests in the house at once; one more is answered 503 with Retry-After."
+    )
+    request_timeout_seconds: float = Field(
+        300.0, gt=0, description="Time for one request, queueing included; 504 afterwards."
+    )
+    pixel_threads: int = Field(
+        0, ge=0, description="Threads that decode, prepare and encode images; 0 means one fewer than the cores."
+    )
+    torch_threads: int = Field(0, ge=0, description="Threads of one CPU forward pass; 0 leaves it to torch.")
+
+    # Input limits
+    max_body_mb: int = Field(128, ge=1, description="Largest request body in MB.")
+    max_images: int = Field(64, ge=1, description="Most images in one request.")
+    max_image_pixels: int = Field(
+        64_000_000, ge=1, description="Most pixels of one image, checked before it is decoded."
+    )
+    max_prompts: int = Field(64, ge=1, description="Most prompts for one image.")
+    max_prompt_characters: int = Field(500, ge=1, description="Longest prompt in characters.")
+    max_boxes: int = Field(64, ge=1, description="Most exemplar boxes for one prompt.")
+    max_dense_values: int = Field(
+        50_000_000, ge=1, description="Most numbers written out as JSON lists in one answer; ask for a compact format."
+    )
+    allow_private_urls: bool = Field(
+        False, description="Let image URLs point to loopback, private and link-local addresses."
+    )
+    url_timeout_seconds: float = Field(10.0, gt=0, description="Time for one image download, redirects included.")
+    max_url_mb: int = Field(32, ge=1, description="Largest image download in MB.")
+
+    # Jobs
+    max_concurrent_jobs: int = Field(2, ge=1, description="Jobs that run at once.")
+    max_queued_jobs: int = Field(100, ge=0, description="Jobs that may wait; one more is answered 503.")
+    max_jobs: int = Field(1000, ge=1, description="Jobs remembered, finished ones included.")
+    max_job_results_mb: int = Field(512, ge=1, description="Memory for the results of finished jobs in MB.")
+    job_ttl_seconds: float = Field(3600.0, gt=0, description="Time for which a finished job is remembered.")
+
+    @field_validator("cors_origins", "api_keys", "allowed_model_ids", "preload_models", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

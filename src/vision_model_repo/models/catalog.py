@@ -1,0 +1,122 @@
+"""Which model families there are: one line each, and whatever plugins add.
+
+A plugin package registers a `ModelSpec` under the entry-point group `vision_model_repo.models`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Literal, cast
+
+from vision_model_repo.errors import NotFound
+from vision_model_repo.models.base import Loader
+
+Task = Literal["segmentation", "detection", "depth", "features"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A family of checkpoints that one module can load.
+
+    Attributes:
+        model_type: the family's name in paths and requests.
+        task: what it does; decides the request and the result type.
+        module: where its `load` function is; imported when the first checkpoint is loaded.
+        variants: known checkpoints on the hub, the default one first.
+        demo: the checkpoint embedded in this package, if there is one.
+    """
+
+    model_type: str
+    task: Task
+    module: str
+    variants: tuple[str, ...]
+    demo: str | None = None
+
+    def loader(self) -> Loader:
+        return cast(Loader, import_module(self.module).load)
+
+
+BUILT_IN = (
+    ModelSpec(
+        "sam3",
+        "segmentation",
+        "vision_model_repo.models.sam3",
+        ("facebook/sam3",),
+        demo="demo/sam3",
+    ),
+    ModelSpec(
+        "grounding_dino",
+        "detection",
+        "vision_model_repo.models.grounding_dino",
+        ("IDEA-Research/grounding-dino-base", "IDEA-Research/grounding-dino-tiny"),
+        demo="demo/grounding-dino",
+    ),
+    ModelSpec(
+        "depth_anything",
+        "depth",
+        "vision_model_repo.models.depth_anything",
+        (
+            "depth-anything/Depth-Anything-V2-Small-hf",
+            "depth-anything/Depth-Anything-V2-Base-hf",
+            "depth-anything/Depth-Anything-V2-Large-hf",
+            "depth-anything/Depth-Anything-V2-Metric-Indoor-Small-hf",
+            "depth-anything/Depth-Anything-V2-Metric-Indoor-Base-hf",
+            "depth-anything/Depth-Anything-V2-Metric-Indoor-Large-hf",
+            "depth-anything/Depth-Anything-V2-Metric-Outdoor-Small-hf",
+            "depth-anything/Depth-Anything-V2-Metric-Outdoor-Base-hf",
+            "depth-anything/Depth-Anything-V2-Metric-Outdoor-Large-hf",
+            "depth-anything/da3-small",
+            "depth-anything/da3-base",
+            "depth-anything/da3metric-large",
+            "depth-anything/da3nested-giant-large",
+        ),
+        demo="demo/depth-anything",
+    ),
+    ModelSpec(
+        "dinov3",
+        "features",
+        "vision_model_repo.models.dinov3",
+        (
+            "facebook/dinov3-convnext-tiny-pretrain-lvd1689m",
+            "facebook/dinov3-convnext-small-pretrain-lvd1689m",
+            "facebook/dinov3-convnext-base-pretrain-lvd1689m",
+            "facebook/dinov3-convnext-large-pretrain-lvd1689m",
+            "facebook/dinov3-vits16-pretrain-lvd1689m",
+            "facebook/dinov3-vitb16-pretrain-lvd1689m",
+            "facebook/dinov3-vitl16-pretrain-lvd1689m",
+            "facebook/dinov3-vith16plus-pretrain-lvd1689m",
+        ),
+        demo="demo/dinov3",
+    ),
+)
+
+ENTRY_POINT_GROUP = "vision_model_repo.models"
+
+
+class Catalog(Mapping[str, ModelSpec]):
+    """Model specs by model_type; a hyphen is as good as an underscore."""
+
+    def __init__(self, specs: tuple[ModelSpec, ...]) -> None:
+        self._specs = {spec.model_type: spec for spec in specs}
+
+    @classmethod
+    def installed(cls) -> Catalog:
+        """The built-in families and those of installed plugins."""
+        plugins = tuple(entry.load() for entry in entry_points(group=ENTRY_POINT_GROUP))
+        return cls(BUILT_IN + plugins)
+
+    def __getitem__(self, model_type: str) -> ModelSpec:
+        try:
+            return self._specs[model_type.replace("-", "_")]
+        except KeyError:
+            known = ", ".join(self._specs)
+            raise NotFound(f"Unknown model_type {model_type[:80]!r}. Known model types: {known}.") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._specs)
+
+    def __len__(self) -> int:
+        return len(self._specs)

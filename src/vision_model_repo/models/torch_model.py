@@ -1,0 +1,78 @@
+"""What all torch models share: where their weights lie, and how pixels become tensors."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torchvision.transforms.v2 import functional as transforms
+
+from vision_model_repo.models.base import Checkpoint, Item, Model, Raw, Request, Result
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class TorchModel(Model[Request, Item, Raw, Result]):
+    """A model whose weights are torch modules on one device."""
+
+    def __init__(self, checkpoint: Checkpoint, network: nn.Module, *, max_batch: int = 8) -> None:
+        parameter = next(network.parameters())
+        self.model_id = checkpoint.model_id
+        self.device = str(parameter.device)
+        self.dtype = str(parameter.dtype).removeprefix("torch.")
+        self.max_batch = max_batch
+        self._network: nn.Module | None = network
+
+    def memory_bytes(self) -> int:
+        if self._network is None:
+            return 0
+        tensors = [*self._network.parameters(), *self._network.buffers()]
+        storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+        return sum(storages.values())
+
+    def unload(self) -> None:
+        self._network = None
+        gc.collect()
+        if self.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+
+    def to_device(self, tensors: Sequence[Tensor], dtype: torch.dtype | None = None) -> Tensor:
+        """Stacks host tensors and copies them to the device, pinned and without waiting where that is possible."""
+        batch = torch.stack(list(tensors))
+        if self.device.startswith("cuda"):
+            batch = batch.pin_memory()
+        return batch.to(self.device, dtype=dtype, non_blocking=True)
+
+
+def place(network: Network, *, device: str, dtype: str) -> Network:
+    """Moves a network read in float32 to its device and dtype, ready for inference.
+
+    Checkpoints are read in float32 on purpose: reading in another dtype sets torch's process-wide default for the
+    time being, which a forward pass in another thread would see.
+    """
+    return cast(Network, network.eval().requires_grad_(False).to(device=device, dtype=getattr(torch, dtype)))
+
+
+def resize_and_normalize(
+    image: NDArray[np.uint8], size: tuple[int, int], *, mean: Sequence[float], std: Sequence[float], resample: Any
+) -> Tensor:
+    """An (H, W, 3) uint8 image as a (3, height, width) float32 tensor, as the processors of transformers make it.
+
+    The image is resized as uint8 on a channels-last view and normalised in one multiply-add, which is several times
+    faster than the processors' own steps and within one grey level of them.
+
+    Args:
+        size: height and width in pixels.
+        resample: torchvision interpolation mode or PIL resampling constant.
+    """
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+    if pixels.shape[1:] != torch.Size(size):
+        pixels = transforms.resize_image(pixels[None], list(size), interpolation=resample, antialias=True)[0]
+    scale = 1.0 / (255.0 * torch.tensor(std, dtype=torch.float32)[:, None, None])
+    shift = -torch.tensor(mean, dtype=torch.float32)[:, None, None] * 255.0 * scale
+    return torch.addcmul(shift, pixels.to(torch.float32), scale).contiguous()

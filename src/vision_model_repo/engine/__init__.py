@@ -1,0 +1,1 @@
+"""Who runs the models, when and where. Knows neither HTTP nor any particular model."""

@@ -1,0 +1,100 @@
+"""The queue in front of one model, from which batches are formed.
+
+Batches are greedy: whatever waits when the device becomes free goes in one forward pass, up to the model's limit.
+Whoever is alone never waits for company, unless a wait is set.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from vision_model_repo.engine.devices import is_out_of_memory
+from vision_model_repo.errors import RequestTimeout
+
+Forward = Callable[[Sequence[Any]], Sequence[Any]]
+
+
+@dataclass(slots=True)
+class Entry:
+    """One input that waits for its forward pass; times are of `time.monotonic`."""
+
+    item: Any
+    key: Hashable
+    deadline: float
+    since: float = field(default_factory=time.monotonic)
+    future: Future[Any] = field(default_factory=Future)
+
+
+class Lane:
+    """Entries that wait for one model. Not thread-safe: the device worker's lock guards it.
+
+    Args:
+        forward: runs the network over the items of one batch.
+        max_batch: most items of one batch.
+        wait_seconds: how long the oldest entry waits for company while the batch is not full.
+    """
+
+    def __init__(self, forward: Forward, *, max_batch: int, wait_seconds: float = 0.0) -> None:
+        self._forward = forward
+        self._max_batch = max_batch
+        self._wait_seconds = wait_seconds
+        self._waiting: deque[Entry] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def put(self, entry: Entry) -> None:
+        self._waiting.append(entry)
+
+    def due(self) -> float:
+        """When a batch should be formed: now or earlier if it is full or nobody is to be waited for."""
+        if not self._waiting:
+            return float("inf")
+        if len(self._waiting) >= self._max_batch:
+            return 0.0
+        return self._waiting[0].since + self._wait_seconds
+
+    def take(self) -> list[Entry]:
+        """Removes the next batch: the oldest entry and those behind it with the same key.
+
+        Entries whose caller has hung up or whose time is over leave the queue here without reaching the device.
+        """
+        now = time.monotonic()
+        batch: list[Entry] = []
+        others: deque[Entry] = deque()
+        while self._waiting and len(batch) < self._max_batch:
+            entry = self._waiting.popleft()
+            if batch and entry.key != batch[0].key:
+                others.append(entry)
+            elif not entry.future.set_running_or_notify_cancel():
+                continue
+            elif entry.deadline < now:
+                entry.future.set_exception(RequestTimeout("The request waited too long for the device. Try again."))
+            else:
+                batch.append(entry)
+        self._waiting.extendleft(reversed(others))
+        return batch
+
+    def run(self, batch: list[Entry]) -> None:
+        """Runs a batch and settles its futures. When it fails, each entry is tried alone: one bad input, or a batch
+        too large for the memory that is left, fails nobody else."""
+        try:
+            outputs = self._forward([entry.item for entry in batch])
+            for entry, output in zip(batch, outputs, strict=True):
+                entry.future.set_result(output)
+        except Exception as error:
+            if is_out_of_memory(error):
+                # The frames of the traceback hold the tensors that filled the memory.
+                error = error.with_traceback(None)
+            if len(batch) == 1:
+                batch[0].future.set_exception(error)
+                return
+        else:
+            return
+        for entry in batch:
+            self.run([entry])

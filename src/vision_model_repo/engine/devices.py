@@ -1,0 +1,92 @@
+"""What this machine can compute on, and how much memory is left there.
+
+torch is asked only when a model is loaded; until then NVIDIA's management library answers for the GPU, so that a
+server starts, and reports its health, without importing torch.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cache
+
+import psutil
+import pynvml
+
+from vision_model_repo.errors import InvalidInput
+
+DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes on one device."""
+
+    free: int
+    total: int
+
+
+def resolve_device(device: str) -> str:
+    """The full name of a device, such as "cuda:0" for "cuda"; "auto" is the best one there is. Imports torch.
+
+    Raises:
+        InvalidInput: this machine has no such device.
+    """
+    import torch
+
+    present = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        present.append("mps")
+    if device == "auto":
+        return next((name for name in present if name != "cpu"), "cpu")
+    name = "cuda:0" if device == "cuda" else device
+    if name not in present:
+        raise InvalidInput(f"device {device[:40]!r} is not on this machine. It has: {', '.join(present)}.")
+    return name
+
+
+def resolve_dtype(dtype: str, device: str) -> str:
+    """The dtype that "auto" stands for on a device."""
+    if dtype != "auto":
+        return dtype
+    return "bfloat16" if device.startswith("cuda") else "float32"
+
+
+def device_memory(device: str) -> Memory:
+    """Memory of a resolved device. Host memory for the CPU, and for MPS, which shares it."""
+    if device.startswith("cuda"):
+        import torch
+
+        return Memory(*torch.cuda.mem_get_info(device))
+    host = psutil.virtual_memory()
+    return Memory(host.available, host.total)
+
+
+def gpu_memory() -> Memory | None:
+    """Memory of the first visible NVIDIA GPU, None where there is none. Takes microseconds, without torch."""
+    handle = _first_gpu()
+    if handle is None:
+        return None
+    info = pynvml.nvmlDeviceGetMemoryInfo(handle)
+    return Memory(int(info.free), int(info.total))
+
+
+@cache
+def _first_gpu() -> object | None:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+    if visible in ("", "-1"):
+        return None
+    try:
+        pynvml.nvmlInit()
+        if visible.isdigit():
+            return pynvml.nvmlDeviceGetHandleByIndex(int(visible))
+        return pynvml.nvmlDeviceGetHandleByUUID(visible)
+    except pynvml.NVMLError:
+        return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on a GPU or on the host. Looks at names, so that torch need not be imported."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

@@ -1,0 +1,72 @@
+"""The whole engine as one object: what a protocol gets to work with."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from vision_model_repo.engine.admission import Admission
+from vision_model_repo.engine.jobs import JobQueue
+from vision_model_repo.engine.manager import MEGABYTE, ModelManager
+from vision_model_repo.engine.pixels import PixelThreads
+from vision_model_repo.formats.download import Downloader
+from vision_model_repo.formats.images import use_block_cache
+from vision_model_repo.models.catalog import Catalog
+from vision_model_repo.models.hub import Hub
+from vision_model_repo.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+# 16 MB each: enough for the images that a handful of threads decode at once.
+IMAGE_BLOCKS = 16
+
+
+class Engine:
+    """Builds the engine's parts from settings, and ends them in the right order.
+
+    Args:
+        settings: all of the server's settings.
+        catalog: model families; those installed if None.
+    """
+
+    def __init__(self, settings: Settings, catalog: Catalog | None = None) -> None:
+        self.settings = settings
+        self.pixels = PixelThreads(settings.pixel_threads)
+        self.admission = Admission(settings.max_pending_requests)
+        self.downloader = Downloader(
+            allow_private=settings.allow_private_urls,
+            timeout_seconds=settings.url_timeout_seconds,
+            max_bytes=settings.max_url_mb * MEGABYTE,
+            max_connections=settings.max_images,
+        )
+        self.jobs = JobQueue(
+            max_concurrent_jobs=settings.max_concurrent_jobs,
+            max_queued_jobs=settings.max_queued_jobs,
+            max_jobs=settings.max_jobs,
+            max_result_bytes=settings.max_job_results_mb * MEGABYTE,
+            ttl_seconds=settings.job_ttl_seconds,
+        )
+        hub = Hub(
+            root=settings.hf_root_folder,
+            token=settings.hf_token.get_secret_value() if settings.hf_token else None,
+            offline=settings.hf_hub_offline,
+            allowed=settings.allowed_model_ids,
+        )
+        self.manager = ModelManager(settings, catalog or Catalog.installed(), hub, self.pixels)
+
+    async def start(self) -> None:
+        use_block_cache(IMAGE_BLOCKS)
+        if self.settings.torch_threads:
+            # Read by torch when it is imported, which no model has caused yet.
+            os.environ["OMP_NUM_THREADS"] = str(self.settings.torch_threads)
+        await self.manager.start()
+
+    async def close(self) -> None:
+        """Refuses new work, lets what runs finish within the grace time, then frees everything."""
+        grace = self.settings.shutdown_grace_seconds
+        if left := await self.admission.close(grace):
+            logger.warning("%d requests did not finish in time and are dropped", left)
+        await self.jobs.close(grace)
+        await self.manager.close()
+        await self.downloader.aclose()
+        self.pixels.close()

@@ -1,0 +1,239 @@
+"""A bounded queue for work that outlasts a request.
+
+A job is the same work that a synchronous request would do; the queue only adds when, how many at once, cancelling,
+progress and expiry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from functools import partial
+from typing import Any
+from uuid import uuid4
+
+from vision_model_repo.errors import Busy, NotFound, VisionError
+
+logger = logging.getLogger(__name__)
+
+CANCELLED = "The job was cancelled."
+
+
+class JobStatus(StrEnum):
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def finished(self) -> bool:
+        return self not in (JobStatus.PENDING, JobStatus.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """A job as it was at one moment; times are seconds since the epoch.
+
+    Attributes:
+        kind: what it runs, a model_type.
+        done, total: images finished and given.
+        result: the answer as JSON, once completed.
+        error: a sentence, once failed or cancelled.
+    """
+
+    job_id: str
+    kind: str
+    status: JobStatus
+    created_at: float
+    total: int
+    done: int = 0
+    completed_at: float | None = None
+    result: bytes | None = None
+    error: str | None = None
+
+
+Progress = Callable[[int], None]
+"""Called with the number of images finished so far."""
+Work = Callable[[Progress], Coroutine[Any, Any, bytes]]
+
+
+@dataclass(slots=True)
+class _Job:
+    """A job's history, one state a change, and what is needed to run and to forget it."""
+
+    history: list[JobState]
+    work: Work | None
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[bytes] | None = None
+    expiry: asyncio.TimerHandle | None = None
+
+    @property
+    def state(self) -> JobState:
+        return self.history[-1]
+
+    def become(self, state: JobState) -> None:
+        self.history.append(state)
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    def progress(self, done: int) -> None:
+        if self.state.status is JobStatus.RUNNING and done < self.state.total:
+            self.become(replace(self.state, done=done))
+
+
+class JobQueue:
+    """Runs jobs in the order they came. Lives on one event loop.
+
+    Args:
+        max_concurrent_jobs: jobs that run at once.
+        max_queued_jobs: jobs that may wait.
+        max_jobs: jobs remembered, finished ones included.
+        max_result_bytes: memory for results; the oldest finished jobs are forgotten beyond it.
+        ttl_seconds: how long a finished job is remembered.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_concurrent_jobs: int = 2,
+        max_queued_jobs: int = 100,
+        max_jobs: int = 1000,
+        max_result_bytes: int = 512 * 2**20,
+        ttl_seconds: float = 3600.0,
+    ) -> None:
+        self._max_concurrent = max_concurrent_jobs
+        self._max_queued = max_queued_jobs
+        self._max_jobs = max_jobs
+        self._max_result_bytes = max_result_bytes
+        self._ttl_seconds = ttl_seconds
+        self._jobs: dict[str, _Job] = {}
+        self._running = 0
+        self._closing = False
+
+    def submit(self, kind: str, work: Work, *, total: int) -> JobState:
+        """Takes a job.
+
+        Raises:
+            Busy: too many wait, or the server is shutting down.
+        """
+        waiting = sum(job.state.status is JobStatus.PENDING for job in self._jobs.values())
+        full = self._running >= self._max_concurrent and waiting >= self._max_queued
+        if self._closing or full or waiting + self._running >= self._max_jobs:
+            reason = "The server is shutting down." if self._closing else f"{waiting} jobs are waiting already."
+            raise Busy(f"{reason} Try again later.", retry_after=10)
+        state = JobState(uuid4().hex, kind, JobStatus.PENDING, time.time(), total)
+        self._jobs[state.job_id] = _Job([state], work)
+        self._forget_surplus()
+        self._start_next()
+        return state
+
+    def get(self, job_id: str) -> JobState:
+        """The job as it is now. Raises NotFound."""
+        return self._find(job_id).state
+
+    def list(self, *, status: JobStatus | None = None, limit: int = 100, offset: int = 0) -> list[JobState]:
+        """Jobs as they are now, newest first."""
+        states = [job.state for job in reversed(self._jobs.values())]
+        chosen = [state for state in states if status is None or state.status is status]
+        return chosen[offset : offset + limit]
+
+    async def delete(self, job_id: str) -> None:
+        """Drops a waiting job, cancels a running one and waits until it has stopped, forgets a finished one."""
+        job = self._find(job_id)
+        if job.task is not None:
+            job.task.cancel()
+            await asyncio.wait([job.task])
+        if not job.state.status.finished:
+            self._finish(job, JobStatus.CANCELLED, error=CANCELLED)
+        self._forget(job_id)
+
+    async def events(self, job_id: str) -> AsyncIterator[JobState]:
+        """Every state of a job from the first on, ending with the last."""
+        job = self._find(job_id)
+        seen = 0
+        while True:
+            changed = job.changed
+            for state in job.history[seen:]:
+                yield state
+            seen = len(job.history)
+            if job.state.status.finished:
+                return
+            if changed is job.changed:
+                await changed.wait()
+
+    async def close(self, grace_seconds: float) -> None:
+        """Drops what waits, lets what runs finish within the grace, and says what was lost."""
+        self._closing = True
+        for job in self._jobs.values():
+            if job.state.status is JobStatus.PENDING:
+                logger.warning("Job %s was dropped before it started: shutting down", job.state.job_id)
+                self._finish(job, JobStatus.CANCELLED, error="The server shut down before the job started.")
+        running = {job.task: job for job in self._jobs.values() if job.task is not None}
+        if not running:
+            return
+        _, late = await asyncio.wait(running, timeout=grace_seconds)
+        for task in late:
+            logger.warning("Job %s was cancelled while running: shutting down", running[task].state.job_id)
+            task.cancel()
+        if late:
+            await asyncio.wait(late)
+
+    def _find(self, job_id: str) -> _Job:
+        try:
+            return self._jobs[job_id]
+        except KeyError:
+            raise NotFound(f"No job {job_id[:80]!r}. It may have expired or been deleted.") from None
+
+    def _start_next(self) -> None:
+        for job in self._jobs.values():
+            if self._closing or self._running >= self._max_concurrent:
+                return
+            if job.state.status is JobStatus.PENDING and job.work is not None:
+                self._running += 1
+                job.become(replace(job.state, status=JobStatus.RUNNING))
+                job.task = asyncio.ensure_future(job.work(job.progress))
+                # A callback rather than a coroutine around the work: it runs even if the task never started.
+                job.task.add_done_callback(partial(self._settle, job))
+
+    def _settle(self, job: _Job, task: asyncio.Task[bytes]) -> None:
+        self._running -= 1
+        if task.cancelled():
+            self._finish(job, JobStatus.CANCELLED, error=CANCELLED)
+        elif (error := task.exception()) is None:
+            self._finish(job, JobStatus.COMPLETED, result=task.result())
+        elif isinstance(error, VisionError):
+            self._finish(job, JobStatus.FAILED, error=error.message)
+        else:
+            error_id = uuid4().hex[:12]
+            logger.error("Job %s failed, error id %s", job.state.job_id, error_id, exc_info=error)
+            self._finish(job, JobStatus.FAILED, error=f"Internal error {error_id}; the log has the details.")
+        self._start_next()
+
+    def _finish(self, job: _Job, status: JobStatus, *, result: bytes | None = None, error: str | None = None) -> None:
+        done = job.state.total if status is JobStatus.COMPLETED else job.state.done
+        job.become(replace(job.state, status=status, done=done, completed_at=time.time(), result=result, error=error))
+        # The work holds the decoded images.
+        job.work = job.task = None
+        loop = asyncio.get_running_loop()
+        job.expiry = loop.call_later(self._ttl_seconds, self._forget, job.state.job_id)
+        self._forget_surplus()
+
+    def _forget(self, job_id: str) -> None:
+        job = self._jobs.pop(job_id, None)
+        if job is not None and job.expiry is not None:
+            job.expiry.cancel()
+
+    def _forget_surplus(self) -> None:
+        """Forgets the oldest finished jobs until the limits hold; the newest result is kept whatever its size."""
+        finished = [job.state for job in self._jobs.values() if job.state.status.finished]
+        held = sum(len(state.result or b"") for state in finished)
+        for state in sorted(finished, key=lambda state: state.completed_at or 0.0)[:-1]:
+            if len(self._jobs) <= self._max_jobs and held <= self._max_result_bytes:
+                return
+            held -= len(state.result or b"")
+            self._forget(state.job_id)

@@ -1,0 +1,430 @@
+"""Which models are in memory: loads them once, evicts the idle, and runs requests on them.
+
+All state belongs to the event loop and changes only between two awaits, so there are no locks. What blocks runs
+elsewhere: downloads and reading weights in loader threads, pixels in the pixel threads, the network on its device's
+thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from vision_model_repo.engine.batching import Entry, Lane
+from vision_model_repo.engine.devices import (
+    DTYPE_BYTES,
+    device_memory,
+    is_out_of_memory,
+    resolve_device,
+    resolve_dtype,
+)
+from vision_model_repo.engine.pixels import PixelThreads
+from vision_model_repo.engine.worker import DeviceWorker
+from vision_model_repo.errors import Busy, InsufficientMemory, NotFound, RequestTimeout
+from vision_model_repo.models.base import Checkpoint, Model
+from vision_model_repo.models.catalog import Catalog, ModelSpec
+from vision_model_repo.models.hub import Hub
+from vision_model_repo.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+MEGABYTE = 2**20
+# A download is mostly waiting; a few may run beside each other.
+DOWNLOADS_AT_ONCE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Results in the order of the requests, and which checkpoint gave them."""
+
+    results: list[Any]
+    model_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """What there is to know about one model_type.
+
+    Attributes:
+        model_id: the checkpoint in memory; None if there is none.
+        memory_bytes: held by its weights.
+        idle_seconds: since its last request.
+        fallback_reason: why the embedded checkpoint stands in for the default one, where it does.
+    """
+
+    spec: ModelSpec
+    loaded: bool = False
+    loading: bool = False
+    model_id: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+    memory_bytes: int = 0
+    requests_in_flight: int = 0
+    idle_seconds: float | None = None
+    fallback_reason: str | None = None
+
+
+class Slot:
+    """One model in memory, and who uses it."""
+
+    def __init__(self, spec: ModelSpec, checkpoint: Checkpoint, model: Model, worker: DeviceWorker, lane: Lane) -> None:
+        self.spec = spec
+        self.checkpoint = checkpoint
+        self.model = model
+        self.worker = worker
+        self.lane = lane
+        # Twice a batch: one on the device and one prepared behind it. More would only fill the memory with pixels.
+        self.places = asyncio.Semaphore(2 * model.max_batch)
+        self.users = 0
+        self.last_used = time.monotonic()
+        self._unused = asyncio.Event()
+        self._unused.set()
+
+    def matches(self, model_id: str | None, device: str | None) -> bool:
+        return model_id in (None, self.model.model_id) and device in (None, self.model.device)
+
+    def hold(self) -> None:
+        self.users += 1
+        self._unused.clear()
+
+    def release(self) -> None:
+        self.users -= 1
+        self.last_used = time.monotonic()
+        if not self.users:
+            self._unused.set()
+
+    async def retire(self) -> None:
+        """Waits for the requests in flight, then gives the memory back."""
+        await self._unused.wait()
+        self.worker.remove(self.lane)
+        await self.worker.call(self.model.unload)
+
+
+@dataclass(frozen=True, slots=True)
+class _Loading:
+    model_id: str | None
+    device: str | None
+    task: asyncio.Task[None]
+
+
+class ModelManager:
+    """Loads, evicts and runs models. Lives on one event loop.
+
+    Args:
+        settings: budgets, limits and defaults.
+        catalog: which model families there are.
+        hub: where their weights come from.
+        pixels: threads for everything before and after the network.
+    """
+
+    def __init__(self, settings: Settings, catalog: Catalog, hub: Hub, pixels: PixelThreads) -> None:
+        self._settings = settings
+        self.catalog = catalog
+        self._hub = hub
+        self._pixels = pixels
+        self._slots: dict[str, Slot] = {}
+        self._loading: dict[str, _Loading] = {}
+        self._workers: dict[str, DeviceWorker] = {}
+        self._downloads = ThreadPoolExecutor(DOWNLOADS_AT_ONCE, thread_name_prefix="download")
+        # One thread: transformers patches process-wide state while it builds a model.
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
+        self._reaper: asyncio.Task[None] | None = None
+        self._closing = False
+
+    async def run(
+        self,
+        model_type: str,
+        requests: Sequence[Any],
+        *,
+        model_id: str | None = None,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> Answer:
+        """Answers requests for one model, one for each image.
+
+        Args:
+            model_id: the checkpoint to use; None for the one in memory, or the default.
+            on_progress: called with the number of requests answered so far.
+
+        Raises:
+            NotFound: no such model or checkpoint, or it is not loaded and AUTO_LOAD is off.
+            InvalidInput: the model cannot answer such a request.
+            InsufficientMemory: it does not fit, even with every idle model evicted.
+            RequestTimeout: REQUEST_TIMEOUT_SECONDS are over.
+        """
+        seconds = self._settings.request_timeout_seconds
+        deadline = time.monotonic() + seconds
+        try:
+            async with asyncio.timeout(seconds):
+                async with self._using(model_type, model_id) as slot:
+                    results = await self._answer_all(slot, requests, deadline, on_progress)
+                    return Answer(results, slot.model.model_id)
+        except TimeoutError:
+            raise RequestTimeout(
+                f"No answer within {seconds:g} s. Send fewer images, or submit it as a job."
+            ) from None
+
+    async def load(self, model_type: str, model_id: str | None = None, device: str | None = None) -> ModelStatus:
+        """Makes sure that a model is in memory; with a model_id or device, that very one there."""
+        spec = self.catalog[model_type]
+        wanted = await self._in_loader(resolve_device, device) if device else None
+        await self._ensure(spec, model_id, wanted)
+        return self._status(spec)
+
+    async def unload(self, model_type: str) -> bool:
+        """Takes a model out of memory after its requests in flight; answers whether there was one."""
+        spec = self.catalog[model_type]
+        slot = self._slots.pop(spec.model_type, None)
+        if slot is None:
+            return False
+        await self._retire(slot)
+        return True
+
+    async def unload_all(self) -> None:
+        await asyncio.gather(*(self.unload(model_type) for model_type in list(self._slots)))
+
+    def status(self) -> list[ModelStatus]:
+        """Every model_type of the catalog, loaded or not."""
+        return [self._status(spec) for spec in self.catalog.values()]
+
+    def loaded(self) -> list[str]:
+        """The model types in memory."""
+        return list(self._slots)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether every device thread is alive."""
+        return all(worker.alive for worker in self._workers.values())
+
+    async def start(self) -> None:
+        """Loads what settings want from the beginning, and starts to watch for idle models."""
+        if self._settings.model_idle_seconds:
+            self._reaper = asyncio.create_task(self._unload_idle(), name="idle-models")
+        for model_type in self._settings.preload_models:
+            await self.load(model_type)
+
+    async def close(self) -> None:
+        """Unloads everything and ends the threads. Requests must have finished or been cancelled."""
+        self._closing = True
+        if self._reaper is not None:
+            self._reaper.cancel()
+        if self._loading:
+            await asyncio.wait([loading.task for loading in self._loading.values()])
+        await self.unload_all()
+        for worker in self._workers.values():
+            worker.stop()
+        self._downloads.shutdown()
+        self._loader.shutdown()
+
+    # One request
+
+    async def _answer_all(
+        self, slot: Slot, requests: Sequence[Any], deadline: float, on_progress: Callable[[int], None] | None
+    ) -> list[Any]:
+        done = 0
+
+        async def answer(request: Any) -> Any:
+            nonlocal done
+            async with slot.places:
+                result = await self._answer(slot, request, deadline)
+            done += 1
+            if on_progress is not None:
+                on_progress(done)
+            return result
+
+        tasks = [asyncio.ensure_future(answer(request)) for request in requests]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            # The first failure, or a caller that hangs up, makes the rest pointless.
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    async def _answer(self, slot: Slot, request: Any, deadline: float) -> Any:
+        item = await self._pixels.run(slot.model.preprocess, request)
+        key = slot.model.batch_key(item)
+        try:
+            raw = await slot.worker.submit(slot.lane, Entry(item, key, deadline))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raw = await self._retry_with_room(slot, Entry(item, key, deadline))
+        return await self._pixels.run(slot.model.postprocess, raw, item)
+
+    async def _retry_with_room(self, slot: Slot, entry: Entry) -> Any:
+        logger.warning("%s ran out of memory on %s; retrying", slot.spec.model_type, slot.model.device)
+        await self._evict(slot.model.device, keep=slot)
+        try:
+            return await slot.worker.submit(slot.lane, entry)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise InsufficientMemory(
+                f"The request does not fit in the memory of {slot.model.device}. Send smaller images or fewer prompts."
+            ) from None
+
+    # Models in memory
+
+    @asynccontextmanager
+    async def _using(self, model_type: str, model_id: str | None) -> AsyncIterator[Slot]:
+        spec = self.catalog[model_type]
+        slot = self._slots.get(spec.model_type)
+        if not self._settings.auto_load and (slot is None or not slot.matches(model_id, None)):
+            wanted = f" as {model_id}" if model_id and slot else ""
+            raise NotFound(f"Model {spec.model_type} not loaded{wanted}. Call load_model() first.")
+        slot = await self._ensure(spec, model_id, None)
+        slot.hold()
+        try:
+            yield slot
+        finally:
+            slot.release()
+
+    async def _ensure(self, spec: ModelSpec, model_id: str | None, device: str | None) -> Slot:
+        """The slot that matches, loaded if need be; loads of one model_type happen one after the other."""
+        name = spec.model_type
+        while True:
+            slot = self._slots.get(name)
+            if slot is not None and slot.matches(model_id, device):
+                return slot
+            if self._closing:
+                raise Busy("The server is shutting down. Try again in a moment.", retry_after=5)
+            current = self._loading.get(name)
+            if current is None:
+                # A task of its own: the load goes on for the others if the caller that began it hangs up.
+                task = asyncio.create_task(self._load(spec, model_id, device), name=f"load-{name}")
+                task.add_done_callback(lambda _: self._loading.pop(name))
+                current = self._loading[name] = _Loading(model_id, device, task)
+            if (current.model_id, current.device) == (model_id, device):
+                await asyncio.shield(current.task)
+            else:
+                await asyncio.wait([current.task])
+
+    async def _load(self, spec: ModelSpec, model_id: str | None, device: str | None) -> None:
+        started = time.monotonic()
+        checkpoint = await self._find(spec, model_id)
+        place = await self._in_loader(resolve_device, device or self._settings.device)
+        dtype = resolve_dtype(self._settings.dtype, place)
+        old = self._slots.get(spec.model_type)
+        await self._make_room(place, checkpoint, dtype, old)
+        try:
+            model = await self._read(spec, checkpoint, place, dtype)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            await self._evict(place)
+            model = await self._read_or_refuse(spec, checkpoint, place, dtype)
+        model.max_batch = min(model.max_batch, self._settings.max_batch_size)
+        slot = self._install(spec, checkpoint, model)
+        if old is not None and self._slots.get(spec.model_type) is slot:
+            await self._retire(old)
+        logger.info(
+            "Loaded %s as %s on %s in %.1f s, %.0f MB",
+            spec.model_type,
+            model.model_id,
+            place,
+            time.monotonic() - started,
+            model.memory_bytes() / MEGABYTE,
+        )
+
+    def _install(self, spec: ModelSpec, checkpoint: Checkpoint, model: Model) -> Slot:
+        worker = self._workers.get(model.device)
+        if worker is None:
+            worker = self._workers[model.device] = DeviceWorker(model.device)
+        lane = Lane(model.forward, max_batch=model.max_batch, wait_seconds=self._settings.batch_wait_ms / 1000)
+        worker.add(lane)
+        slot = self._slots[spec.model_type] = Slot(spec, checkpoint, model, worker, lane)
+        return slot
+
+    async def _find(self, spec: ModelSpec, model_id: str | None) -> Checkpoint:
+        loop = asyncio.get_running_loop()
+        if model_id is not None:
+            return await loop.run_in_executor(self._downloads, self._hub.resolve, model_id)
+        preferred = self._settings.default_model_ids.get(spec.model_type)
+        return await loop.run_in_executor(self._downloads, self._hub.resolve_default, spec, preferred)
+
+    async def _read(self, spec: ModelSpec, checkpoint: Checkpoint, device: str, dtype: str) -> Model:
+        return await self._in_loader(lambda: spec.loader()(checkpoint, device=device, dtype=dtype))
+
+    async def _read_or_refuse(self, spec: ModelSpec, checkpoint: Checkpoint, device: str, dtype: str) -> Model:
+        try:
+            return await self._read(spec, checkpoint, device, dtype)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise InsufficientMemory(f"{checkpoint.model_id} does not fit in the memory of {device}.") from None
+
+    async def _in_loader(self, function: Callable[..., Any], *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._loader, function, *args)
+
+    # Room
+
+    async def _make_room(self, device: str, checkpoint: Checkpoint, dtype: str, old: Slot | None) -> None:
+        """Evicts idle models, least recently used first and the one to be replaced last, until the new one fits."""
+        needed = checkpoint.weight_bytes * DTYPE_BYTES[dtype] // 4
+        while not self._fits(device, needed):
+            idle = self._idle(device)
+            victim = next((slot for slot in idle if slot is not old), old if old in idle else None)
+            if victim is None:
+                raise InsufficientMemory(
+                    f"{checkpoint.model_id} needs about {needed // MEGABYTE} MB, which {device} does not have beside "
+                    "the models in use. Unload one, raise MEMORY_BUDGET_MB, or use a smaller checkpoint."
+                )
+            await self._drop(victim)
+
+    def _fits(self, device: str, needed: int) -> bool:
+        memory = device_memory(device)
+        budget = self._settings.memory_budget_mb * MEGABYTE or memory.total * 9 // 10
+        held = sum(slot.model.memory_bytes() for slot in self._slots.values() if slot.model.device == device)
+        return held + needed <= budget and needed <= memory.free
+
+    def _idle(self, device: str) -> list[Slot]:
+        idle = [slot for slot in self._slots.values() if slot.model.device == device and not slot.users]
+        return sorted(idle, key=lambda slot: slot.last_used)
+
+    async def _evict(self, device: str, keep: Slot | None = None) -> None:
+        for slot in self._idle(device):
+            if slot is not keep:
+                await self._drop(slot)
+
+    async def _drop(self, slot: Slot) -> None:
+        logger.info("Unloading idle %s (%s) to make room", slot.spec.model_type, slot.model.model_id)
+        self._slots.pop(slot.spec.model_type)
+        await self._retire(slot)
+
+    async def _retire(self, slot: Slot) -> None:
+        before = device_memory(slot.model.device).free
+        await slot.retire()
+        freed = device_memory(slot.model.device).free - before
+        logger.info("Unloaded %s (%s), %.0f MB freed", slot.spec.model_type, slot.model.model_id, freed / MEGABYTE)
+
+    async def _unload_idle(self) -> None:
+        limit = self._settings.model_idle_seconds
+        while True:
+            await asyncio.sleep(min(limit / 2, 30.0))
+            now = time.monotonic()
+            for slot in [slot for slot in self._slots.values() if not slot.users and now - slot.last_used > limit]:
+                await self._drop(slot)
+
+    def _status(self, spec: ModelSpec) -> ModelStatus:
+        slot = self._slots.get(spec.model_type)
+        loading = spec.model_type in self._loading
+        if slot is None:
+            return ModelStatus(spec, loading=loading)
+        return ModelStatus(
+            spec,
+            loaded=True,
+            loading=loading,
+            model_id=slot.model.model_id,
+            device=slot.model.device,
+            dtype=slot.model.dtype,
+            memory_bytes=slot.model.memory_bytes(),
+            requests_in_flight=slot.users,
+            idle_seconds=round(time.monotonic() - slot.last_used, 1) if not slot.users else 0.0,
+            fallback_reason=slot.checkpoint.fallback_reason,
+        )

@@ -84,17 +84,18 @@ class Lane:
         """Runs a batch and settles its futures. When it fails, each entry is tried alone: one bad input, or a batch
         too large for the memory that is left, fails nobody else."""
         try:
-            outputs = self._forward([entry.item for entry in batch])
+            outputs = list(self._forward([entry.item for entry in batch]))
+            if len(outputs) != len(batch):
+                raise RuntimeError(f"forward gave {len(outputs)} outputs for {len(batch)} items")
+        except Exception as error:
+            # The frames of the traceback hold the tensors that may have filled the memory.
+            failure = error.with_traceback(None) if is_out_of_memory(error) else error
+        else:
             for entry, output in zip(batch, outputs, strict=True):
                 entry.future.set_result(output)
-        except Exception as error:
-            if is_out_of_memory(error):
-                # The frames of the traceback hold the tensors that filled the memory.
-                error = error.with_traceback(None)
-            if len(batch) == 1:
-                batch[0].future.set_exception(error)
-                return
-        else:
+            return
+        if len(batch) == 1:
+            batch[0].future.set_exception(failure)
             return
         for entry in batch:
             self.run([entry])

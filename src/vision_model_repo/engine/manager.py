@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from vision_model_repo.engine.batching import Entry, Lane
@@ -244,7 +245,7 @@ class ModelManager:
             # The first failure, or a caller that hangs up, makes the rest pointless.
             for task in tasks:
                 task.cancel()
-            await asyncio.wait(tasks)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _answer(self, slot: Slot, request: Any, deadline: float) -> Any:
         item = await self._pixels.run(slot.model.preprocess, request)
@@ -298,20 +299,24 @@ class ModelManager:
             if current is None:
                 # A task of its own: the load goes on for the others if the caller that began it hangs up.
                 task = asyncio.create_task(self._load(spec, model_id, device), name=f"load-{name}")
-                task.add_done_callback(lambda _: self._loading.pop(name))
+                task.add_done_callback(partial(self._loaded_or_failed, name))
                 current = self._loading[name] = _Loading(model_id, device, task)
             if (current.model_id, current.device) == (model_id, device):
                 await asyncio.shield(current.task)
             else:
                 await asyncio.wait([current.task])
 
+    def _loaded_or_failed(self, name: str, task: asyncio.Task[None]) -> None:
+        del self._loading[name]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.warning("Loading %s failed: %s", name, error)
+
     async def _load(self, spec: ModelSpec, model_id: str | None, device: str | None) -> None:
         started = time.monotonic()
         checkpoint = await self._find(spec, model_id)
         place = await self._in_loader(resolve_device, device or self._settings.device)
         dtype = resolve_dtype(self._settings.dtype, place)
-        old = self._slots.get(spec.model_type)
-        await self._make_room(place, checkpoint, dtype, old)
+        await self._make_room(spec, place, checkpoint.parameter_count * DTYPE_BYTES[dtype])
         try:
             model = await self._read(spec, checkpoint, place, dtype)
         except Exception as error:
@@ -320,9 +325,10 @@ class ModelManager:
             await self._evict(place)
             model = await self._read_or_refuse(spec, checkpoint, place, dtype)
         model.max_batch = min(model.max_batch, self._settings.max_batch_size)
-        slot = self._install(spec, checkpoint, model)
-        if old is not None and self._slots.get(spec.model_type) is slot:
-            await self._retire(old)
+        replaced = self._slots.get(spec.model_type)
+        self._install(spec, checkpoint, model)
+        if replaced is not None:
+            await self._retire(replaced)
         logger.info(
             "Loaded %s as %s on %s in %.1f s, %.0f MB",
             spec.model_type,
@@ -332,14 +338,13 @@ class ModelManager:
             model.memory_bytes() / MEGABYTE,
         )
 
-    def _install(self, spec: ModelSpec, checkpoint: Checkpoint, model: Model) -> Slot:
+    def _install(self, spec: ModelSpec, checkpoint: Checkpoint, model: Model) -> None:
         worker = self._workers.get(model.device)
         if worker is None:
             worker = self._workers[model.device] = DeviceWorker(model.device)
         lane = Lane(model.forward, max_batch=model.max_batch, wait_seconds=self._settings.batch_wait_ms / 1000)
         worker.add(lane)
-        slot = self._slots[spec.model_type] = Slot(spec, checkpoint, model, worker, lane)
-        return slot
+        self._slots[spec.model_type] = Slot(spec, checkpoint, model, worker, lane)
 
     async def _find(self, spec: ModelSpec, model_id: str | None) -> Checkpoint:
         loop = asyncio.get_running_loop()
@@ -364,18 +369,16 @@ class ModelManager:
 
     # Room
 
-    async def _make_room(self, device: str, checkpoint: Checkpoint, dtype: str, old: Slot | None) -> None:
+    async def _make_room(self, spec: ModelSpec, device: str, needed: int) -> None:
         """Evicts idle models, least recently used first and the one to be replaced last, until the new one fits."""
-        needed = checkpoint.weight_bytes * DTYPE_BYTES[dtype] // 4
         while not self._fits(device, needed):
-            idle = self._idle(device)
-            victim = next((slot for slot in idle if slot is not old), old if old in idle else None)
-            if victim is None:
+            idle = sorted(self._idle(device), key=lambda slot: slot.spec is spec)
+            if not idle:
                 raise InsufficientMemory(
-                    f"{checkpoint.model_id} needs about {needed // MEGABYTE} MB, which {device} does not have beside "
-                    "the models in use. Unload one, raise MEMORY_BUDGET_MB, or use a smaller checkpoint."
+                    f"{spec.model_type} needs about {needed // MEGABYTE} MB, which {device} does not have beside the "
+                    "models in use. Unload one, raise MEMORY_BUDGET_MB, or use a smaller checkpoint."
                 )
-            await self._drop(victim)
+            await self._drop(idle[0])
 
     def _fits(self, device: str, needed: int) -> bool:
         memory = device_memory(device)
@@ -393,8 +396,11 @@ class ModelManager:
                 await self._drop(slot)
 
     async def _drop(self, slot: Slot) -> None:
-        logger.info("Unloading idle %s (%s) to make room", slot.spec.model_type, slot.model.model_id)
-        self._slots.pop(slot.spec.model_type)
+        """Unloads an idle model, unless someone else did or it has found a user meanwhile."""
+        if slot.users or self._slots.get(slot.spec.model_type) is not slot:
+            return
+        logger.info("Unloading idle %s (%s)", slot.spec.model_type, slot.model.model_id)
+        del self._slots[slot.spec.model_type]
         await self._retire(slot)
 
     async def _retire(self, slot: Slot) -> None:

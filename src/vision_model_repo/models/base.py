@@ -7,6 +7,8 @@ the catalog use it before any model is loaded.
 
 from __future__ import annotations
 
+import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -34,9 +36,15 @@ class Checkpoint:
     fallback_reason: str | None = None
 
     @property
-    def weight_bytes(self) -> int:
-        """Size of the weight files in bytes."""
-        return sum(path.stat().st_size for path in self.folder.rglob("*.safetensors"))
+    def parameter_count(self) -> int:
+        """Numbers in the weight files, from their headers alone."""
+        return sum(_count_parameters(path) for path in self.folder.glob("*.safetensors"))
+
+
+def _count_parameters(path: Path) -> int:
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
 
 
 class Model(ABC, Generic[Request, Item, Raw, Result]):

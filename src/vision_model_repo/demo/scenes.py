@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating]
 
 COLORS: dict[str, tuple[float, float, float]] = {
     "red": (0.80, 0.10, 0.10),

@@ -166,9 +166,7 @@ class ModelManager:
                     results = await self._answer_all(slot, requests, deadline, on_progress)
                     return Answer(results, slot.model.model_id)
         except TimeoutError:
-            raise RequestTimeout(
-                f"No answer within {seconds:g} s. Send fewer images, or submit it as a job."
-            ) from None
+            raise RequestTimeout(f"No answer within {seconds:g} s. Send fewer images, or submit it as a job.") from None
 
     async def load(self, model_type: str, model_id: str | None = None, device: str | None = None) -> ModelStatus:
         """Makes sure that a model is in memory; with a model_id or device, that very one there."""

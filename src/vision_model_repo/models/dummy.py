@@ -35,7 +35,7 @@ class DummyDetector(Model[DetectionRequest, DetectionRequest, NDArray[np.float32
         if self.seconds:
             time.sleep(self.seconds)
         sizes = (item.image.shape[:2] for item in items)
-        return [np.array([width, height, 3 * width, 3 * height], np.float32) / 4 for height, width in sizes]
+        return [np.array([width, height, 3 * width, 3 * height], np.float32) / np.float32(4) for height, width in sizes]
 
     def postprocess(self, raw: NDArray[np.float32], item: DetectionRequest) -> DetectionResult:
         count = len(item.phrases)

@@ -11,8 +11,8 @@ import httpx
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
-    HFValidationError,
     HfHubHTTPError,
+    HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
@@ -125,7 +125,9 @@ def _embedded(model_id: str) -> Path:
     known = sorted(folder.name for folder in root.iterdir() if (folder / "config.json").is_file())
     name = model_id.removeprefix(DEMO_PREFIX)
     if name not in known:
-        raise NotFound(f"No embedded checkpoint {model_id[:200]!r}. There are: {', '.join('demo/' + k for k in known)}.")
+        raise NotFound(
+            f"No embedded checkpoint {model_id[:200]!r}. There are: {', '.join('demo/' + k for k in known)}."
+        )
     return root / name
 
 

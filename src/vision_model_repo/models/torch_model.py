@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import sys
 from collections.abc import Sequence
 from typing import Any, TypeVar, cast
 
@@ -40,6 +42,8 @@ class TorchModel(Model[Request, Item, Raw, Result]):
         gc.collect()
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
+        elif sys.platform == "linux":
+            _trim_heap()
 
     def to_device(self, tensors: Sequence[Tensor], dtype: torch.dtype | None = None) -> Tensor:
         """Stacks host tensors and copies them to the device, pinned and without waiting where that is possible."""
@@ -47,6 +51,13 @@ class TorchModel(Model[Request, Item, Raw, Result]):
         if self.device.startswith("cuda"):
             batch = batch.pin_memory()
         return batch.to(self.device, dtype=dtype, non_blocking=True)
+
+
+def _trim_heap() -> None:
+    """Hands freed host memory back to the system; glibc keeps it for itself otherwise, and musl has no such call."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def place(network: Network, *, device: str, dtype: str) -> Network:

@@ -1,0 +1,212 @@
+"""Fetches images by URL without becoming a door into the network that the server stands in.
+
+The guard sits where connections are made: a name is resolved once, every address that it stands for is checked,
+and the connection goes to an address that was checked. What a redirect or a second look-up says later is checked
+the same way, because it passes the same door.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+
+import httpcore
+import httpx
+
+from vision_model_repo.errors import InvalidInput
+
+MAX_REDIRECTS = 5
+_REDIRECTS = (301, 302, 303, 307, 308)
+_GLOBAL_UNICAST = IPv6Network("2000::/3")
+_NAT64 = IPv6Network("64:ff9b::/96")
+
+
+class Downloader:
+    """Downloads small files over HTTP and HTTPS, over one bounded pool of connections.
+
+    Proxies named in the environment are not used: the guard could not see through them.
+
+    Args:
+        allow_private: also connect to addresses that are not on the public internet.
+        timeout_seconds: for one download, from the look-up of the name to the last byte, redirects included.
+        max_bytes: most bytes of a download.
+        max_connections: most connections at once; further downloads wait for one within their time.
+    """
+
+    def __init__(
+        self, *, allow_private: bool, timeout_seconds: float, max_bytes: int, max_connections: int = 16
+    ) -> None:
+        self._timeout_seconds = timeout_seconds
+        self._max_bytes = max_bytes
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=httpx.create_ssl_context(),
+            max_connections=max_connections,
+            keepalive_expiry=15.0,
+            network_backend=httpcore.AnyIOBackend() if allow_private else GuardedBackend(),
+        )
+
+    async def get(self, url: str, headers: Mapping[str, str] | None = None) -> bytes:
+        """The body of a URL.
+
+        Args:
+            url: http or https, without a user name or password.
+            headers: sent along, but not to another host that the URL redirects to.
+
+        Raises:
+            InvalidInput: the URL is not acceptable, or there is no such download within the limits.
+        """
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                return await self._follow(_parse(url), dict(headers or {}))
+        except TimeoutError:
+            raise InvalidInput(f"The URL was not downloaded within {self._timeout_seconds:g} seconds.") from None
+
+    async def aclose(self) -> None:
+        """Closes all connections."""
+        await self._pool.aclose()
+
+    async def _follow(self, url: httpx.URL, headers: dict[str, str]) -> bytes:
+        for _ in range(MAX_REDIRECTS + 1):
+            answer = await self._request(url, headers)
+            if isinstance(answer, bytes):
+                return answer
+            if _origin(answer) != _origin(url):
+                headers = {}
+            url = answer
+        raise InvalidInput(f"The URL redirects more than {MAX_REDIRECTS} times.")
+
+    async def _request(self, url: httpx.URL, headers: dict[str, str]) -> bytes | httpx.URL:
+        """The body, or where the answer redirects to."""
+        target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
+        # Compressed bodies are declined: their size says nothing about what they unpack to.
+        sent = {"Accept": "image/*, */*;q=0.5", "Accept-Encoding": "identity", "User-Agent": "vision-model-repo"}
+        try:
+            async with self._pool.stream("GET", target, headers=list((sent | headers).items())) as response:
+                return await self._read(url, response)
+        except httpcore.ConnectError as error:
+            raise InvalidInput(_why_unreachable(error)) from None
+        except httpcore.UnsupportedProtocol:
+            raise InvalidInput("Only http and https URLs are accepted.") from None
+        except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException):
+            raise InvalidInput("The URL's server broke off the connection or does not speak HTTP.") from None
+
+    async def _read(self, url: httpx.URL, response: httpcore.Response) -> bytes | httpx.URL:
+        fields = httpx.Headers(response.headers)
+        if response.status in _REDIRECTS and "location" in fields:
+            return _parse(fields["location"], base=url)
+        if response.status != 200:
+            raise InvalidInput(f"The URL answered with status {response.status}.")
+        if fields.get("content-encoding", "identity") != "identity":
+            raise InvalidInput("The URL answered with a compressed body, which is not accepted.")
+        length = fields.get("content-length", "")
+        if length.isdecimal() and int(length) > self._max_bytes:
+            raise InvalidInput(self._too_large())
+        body = bytearray()
+        async for chunk in response.aiter_stream():
+            body += chunk
+            if len(body) > self._max_bytes:
+                raise InvalidInput(self._too_large())
+        return bytes(body)
+
+    def _too_large(self) -> str:
+        return f"The URL holds more than {self._max_bytes} bytes."
+
+
+class GuardedBackend(httpcore.AsyncNetworkBackend):
+    """Opens connections to the public internet only."""
+
+    def __init__(self) -> None:
+        self._backend = httpcore.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """Connects to one of the addresses of a host.
+
+        Raises:
+            InvalidInput: one of them is not public. (With one good and one bad address, a name is up to something.)
+            httpcore.ConnectError: no such host, or none of its addresses answers.
+        """
+        addresses = await resolve(host, port)
+        if not all(is_public(address) for address in addresses):
+            raise InvalidInput("The URL points to an address that is not public; set ALLOW_PRIVATE_URLS to allow it.")
+        failure: Exception = httpcore.ConnectError(f"{host} has no address")
+        for address in addresses:
+            try:
+                return await self._backend.connect_tcp(address, port, timeout, local_address, socket_options)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failure = error
+        raise failure
+
+    async def sleep(self, seconds: float) -> None:
+        await self._backend.sleep(seconds)
+
+
+async def resolve(host: str, port: int) -> list[str]:
+    """The addresses of a host, each once, in the order of preference.
+
+    Raises:
+        httpcore.ConnectError: the host has none.
+    """
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise httpcore.ConnectError("no such host") from error
+    return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address belongs to a host on the public internet."""
+    try:
+        ip = ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(ip, IPv6Address):
+        # An IPv4 address in IPv6 clothing leads where the IPv4 address leads.
+        inner = _embedded(ip)
+        return is_public(str(inner)) if inner else ip in _GLOBAL_UNICAST and ip.is_global
+    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)
+
+
+def _embedded(ip: IPv6Address) -> IPv4Address | None:
+    """The IPv4 address inside an IPv4-mapped, NAT64, 6to4 or Teredo one."""
+    if ip in _NAT64:
+        return IPv4Address(int(ip) & 0xFFFFFFFF)
+    return ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+
+
+def _parse(text: str, *, base: httpx.URL | None = None) -> httpx.URL:
+    try:
+        url = base.join(text) if base else httpx.URL(text)
+    except (httpx.InvalidURL, ValueError, TypeError):
+        raise InvalidInput("The URL is malformed.") from None
+    if url.scheme not in ("http", "https"):
+        raise InvalidInput("Only http and https URLs are accepted.")
+    if url.userinfo:
+        raise InvalidInput("URLs with a user name or password are not accepted.")
+    if not url.host:
+        raise InvalidInput("The URL names no host.")
+    return url
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port
+
+
+def _why_unreachable(error: Exception) -> str:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return "The certificate of the URL's server is not valid."
+        if isinstance(cause, socket.gaierror):
+            return "The URL's host name could not be resolved."
+        cause = cause.__cause__ or cause.__context__
+    return "The URL's server could not be reached."

@@ -1,0 +1,162 @@
+"""Pictures in and out: base64, encoded bytes and (H, W, 3) uint8 RGB arrays."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+import numpy as np
+import pybase64
+from numpy.typing import NDArray
+from PIL import Image, ImageFile
+
+from vision_model_repo.errors import InvalidInput
+
+# Formats with a decoder that is maintained and needs no outside program. JPEG also covers MPO (the pictures of
+# stereo and phone cameras), whose first frame is a JPEG.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_EXIF_ORIENTATION = 0x0112
+
+
+def use_block_cache(blocks: int) -> None:
+    """Lets Pillow keep image memory between decodes instead of handing it back to the operating system.
+
+    Without it every decode faults its pages in anew, which can cost more than the decoding itself. It holds for
+    the whole process.
+
+    Args:
+        blocks: blocks of up to 16 MB that are kept; 0 keeps none.
+    """
+    Image.core.set_blocks_max(blocks)
+
+
+def decode_base64(text: str) -> bytes:
+    """Bytes of a base64 string in the standard or URL-safe alphabet.
+
+    A `data:...;base64,` prefix, white space, and missing padding are tolerated.
+
+    Raises:
+        InvalidInput: the string is not base64.
+    """
+    if text.startswith("data:"):
+        header, comma, text = text.partition(",")
+        if not comma or not header.endswith(";base64"):
+            raise InvalidInput("A data: URL must carry base64, as in data:image/png;base64,iVBOR...")
+    try:
+        # The strict decoder is also the fast one; it only wants the standard alphabet and no line breaks.
+        plain = text.encode("ascii").translate(None, b" \t\r\n")
+        plain = plain.replace(b"-", b"+").replace(b"_", b"/")
+        return pybase64.b64decode(plain + b"=" * (-len(plain) % 4), validate=True)
+    except ValueError:
+        raise InvalidInput("The string is not valid base64.") from None
+
+
+def decode_image(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
+    """Decodes a picture as it is seen: upright by its EXIF orientation, in RGB, its first frame if it has several.
+
+    Transparent parts show white. 16-bit samples keep their eight highest bits. CMYK is converted without its
+    colour profile. Integer and floating-point samples beyond 16 bits are stretched from their least to their
+    greatest value, floating-point ones within 0..1 are taken as they are.
+
+    Args:
+        data: an encoded JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF.
+        max_pixels: most pixels of the picture; checked before it is decoded.
+
+    Returns:
+        (H, W, 3) uint8 RGB, contiguous and writable.
+
+    Raises:
+        InvalidInput: empty, not a picture of these formats, damaged, truncated, or too large.
+    """
+    if not data:
+        raise InvalidInput("The image is empty (zero bytes).")
+    picture = _open(data)
+    width, height = picture.size
+    if width * height > max_pixels:
+        raise InvalidInput(f"The image is {width} x {height} pixels; at most {max_pixels} pixels are accepted.")
+    try:
+        picture.load()
+        upright = _UPRIGHT.get(_orientation(picture))
+        rgb = _to_rgb(picture)
+        return np.array(rgb if upright is None else rgb.transpose(upright))
+    except Exception as error:
+        # Pillow's plugins answer damaged bytes with errors of a dozen types.
+        raise InvalidInput(f"The {picture.format} image is damaged or truncated.") from error
+
+
+def encode_png(image: NDArray[np.uint8]) -> bytes:
+    """PNG of an (H, W, 3) RGB or (H, W) gray uint8 array."""
+    return _save(Image.fromarray(image), "PNG", compress_level=1)
+
+
+def encode_jpeg(image: NDArray[np.uint8], quality: int = 90) -> bytes:
+    """JPEG of an (H, W, 3) RGB or (H, W) gray uint8 array.
+
+    Args:
+        quality: 1 (smallest) to 95 (best).
+    """
+    return _save(Image.fromarray(image), "JPEG", quality=quality)
+
+
+def _save(picture: Image.Image, format_name: str, **options: int) -> bytes:
+    buffer = BytesIO()
+    picture.save(buffer, format_name, **options)
+    return buffer.getvalue()
+
+
+def _open(data: bytes) -> ImageFile.ImageFile:
+    """Reads the header only.
+
+    `Image.open` would do, but for its check against a process-wide limit that only warns when it is passed; the
+    limit that counts here is the caller's.
+    """
+    Image.init()
+    for name in FORMATS:
+        factory, accept = Image.OPEN.get(name, (None, None))
+        if factory is None or accept is None or accept(data[:16]) is not True:
+            continue
+        try:
+            return factory(BytesIO(data), "")
+        except Image.DecompressionBombError:
+            raise InvalidInput(f"The {name} image has too many pixels.") from None
+        except Exception as error:
+            raise InvalidInput(f"The {name} image is damaged or truncated.") from error
+    raise InvalidInput(f"The data is not an image of a supported format ({', '.join(FORMATS)}).")
+
+
+def _orientation(picture: Image.Image) -> int:
+    try:
+        return int(picture.getexif().get(_EXIF_ORIENTATION, 1))
+    except Exception:
+        # Viewers show a picture whose metadata is broken; so do we.
+        return 1
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith(("I", "F")):
+        return Image.fromarray(_to_8_bits(np.asarray(picture))).convert("RGB")
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGB", picture.size, "white")
+        white.paste(picture, mask=picture.getchannel("A"))
+        return white
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def _to_8_bits(samples: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Gray samples of 16 or 32 bits as 8 bits, (H, W)."""
+    values = np.nan_to_num(samples.astype(np.float32), posinf=0, neginf=0)
+    low, high = float(values.min()), float(values.max())
+    full_scale = 65535.0 if samples.dtype.kind in "iu" else 1.0
+    if low >= 0 and high <= full_scale:
+        low, high = 0.0, full_scale
+    return ((values - low) * (255 / max(high - low, 1e-30)) + 0.5).astype(np.uint8)

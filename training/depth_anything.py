@@ -1,0 +1,147 @@
+"""Trains the embedded metric Depth Anything checkpoint on the tabletop world.
+
+    python -m training.data
+    python -m training.depth_anything --minutes 20
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as transforms
+from tqdm import tqdm
+from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, DPTImageProcessor
+
+from training.common import CHECKPOINTS, Run, draw_scene, initialise, jitter, report
+from training.data import SIZE, SceneCache, held_out
+from vision_model_repo.demo.scenes import View
+
+IMAGE_SIZE = 168
+PATCH_SIZE = 14
+MAX_DEPTH = 8
+
+
+def build_processor() -> DPTImageProcessor:
+    return DPTImageProcessor(
+        size={"height": IMAGE_SIZE, "width": IMAGE_SIZE},
+        keep_aspect_ratio=True,
+        ensure_multiple_of=PATCH_SIZE,
+        image_mean=[0.5, 0.5, 0.5],
+        image_std=[0.5, 0.5, 0.5],
+    )
+
+
+def build_model() -> DepthAnythingForDepthEstimation:
+    config = DepthAnythingConfig(
+        backbone_config={
+            "model_type": "dinov2",
+            "image_size": IMAGE_SIZE,
+            "patch_size": PATCH_SIZE,
+            "hidden_size": 128,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "mlp_ratio": 3,
+            "out_features": ["stage1", "stage2", "stage3", "stage4"],
+            "reshape_hidden_states": False,
+            "apply_layernorm": True,
+        },
+        patch_size=PATCH_SIZE,
+        reassemble_hidden_size=128,
+        neck_hidden_sizes=[32, 48, 64, 64],
+        fusion_hidden_size=40,
+        head_hidden_size=16,
+        depth_estimation_type="metric",
+        max_depth=MAX_DEPTH,
+    )
+    model = DepthAnythingForDepthEstimation(config)
+    initialise(model)
+    torch.nn.init.normal_(model.backbone.embeddings.position_embeddings, std=0.2)
+    return model
+
+
+def batch(cache: SceneCache, rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor]:
+    """Pixels (B, 3, H, W) as the processor makes them and depth (B, H, W) in metres, of one aspect a batch."""
+    rows, columns = [(SIZE, SIZE), (IMAGE_SIZE, SIZE), (SIZE, IMAGE_SIZE)][rng.choice(3, p=[0.5, 0.4, 0.1])]
+    scale = IMAGE_SIZE / min(rows, columns)
+    size = [round(rows * scale), round(columns * scale)]
+    scenes = [draw_scene(cache, rng, rows, columns) for _ in range(count)]
+    images = torch.stack([torch.from_numpy(image) for image, _, _, _ in scenes]).permute(0, 3, 1, 2)
+    images = transforms.resize_image(images, size, interpolation=transforms.InterpolationMode.BICUBIC, antialias=True)
+    pixels = torch.stack([jitter(image.float() / 255, rng) for image in images]) * 2 - 1
+    depth = torch.stack([torch.from_numpy(depth) for _, _, depth, _ in scenes])[:, None]
+    depth = torch.nn.functional.interpolate(depth, size, mode="nearest-exact")[:, 0]
+    return pixels, depth
+
+
+def depth_loss(predicted: Tensor, truth: Tensor) -> dict[str, Tensor]:
+    """Absolute and scale-invariant error in log depth, and the error of its slopes, which keeps edges sharp."""
+    error = predicted.clamp(min=1e-3).log() - truth.log()
+    slopes = (error.diff(dim=1).abs().mean() + error.diff(dim=2).abs().mean()) * 2
+    return {"log": 3 * error.abs().mean(), "relative": error.std(dim=(1, 2)).mean(), "slopes": slopes}
+
+
+@torch.inference_mode()
+def evaluate(model: DepthAnythingForDepthEstimation, processor: DPTImageProcessor, views: list[View]) -> dict[str, float]:
+    """Mean absolute relative error over all pixels, and over those of objects alone."""
+    model.eval()
+    everywhere, objects = [], []
+    for view in views:
+        inputs = processor(view.image, return_tensors="pt")
+        depth = model(**inputs).predicted_depth[None]
+        depth = torch.nn.functional.interpolate(depth, view.depth.shape, mode="bicubic")[0, 0].numpy()
+        error = np.abs(depth - view.depth) / view.depth
+        everywhere.append(error.mean())
+        objects.append(error[view.instances >= 0].mean())
+    model.train()
+    return {"abs_rel": round(float(np.mean(everywhere)), 4), "abs_rel_objects": round(float(np.mean(objects)), 4)}
+
+
+def export(model: DepthAnythingForDepthEstimation, processor: DPTImageProcessor, folder: Path) -> None:
+    build = DepthAnythingForDepthEstimation(model.config)
+    build.load_state_dict(model.state_dict())
+    build.half().save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--save-minutes", type=float, default=4)
+    parser.add_argument("--images", type=int, default=8)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--output", type=Path, default=CHECKPOINTS / "depth-anything")
+    arguments = parser.parse_args()
+    torch.manual_seed(arguments.seed)
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(arguments.seed)
+
+    cache, processor, model = SceneCache(), build_processor(), build_model()
+    run = Run("depth_anything", model, torch.optim.AdamW(model.parameters(), weight_decay=0.01), arguments.minutes)
+    if arguments.resume:
+        run.resume()
+    saved, smooth, steps = run.clock.minutes, {}, tqdm(initial=run.steps, mininterval=10)
+    while run.clock.progress < 1:
+        pixels, depth = batch(cache, rng, arguments.images)
+        predicted = model(pixels).predicted_depth
+        losses = depth_loss(predicted, depth)
+        run.learn(sum(losses.values(), torch.zeros(())), arguments.learning_rate)
+        report(steps, smooth, {name: loss.item() for name, loss in losses.items()})
+        if run.clock.minutes - saved > arguments.save_minutes:
+            saved = run.clock.minutes
+            run.save()
+            export(run.average, processor, arguments.output)
+            figures = evaluate(run.average, processor, [held_out(index) for index in range(40)])
+            tqdm.write(f"{run.clock.minutes:.1f} min, {run.steps} steps: {figures}")
+    export(run.average, processor, arguments.output)
+    print(evaluate(run.average, processor, [held_out(index) for index in range(500)]))
+    print("320 x 240:", evaluate(run.average, processor, [held_out(index, 320, 240) for index in range(100)]))
+
+
+if __name__ == "__main__":
+    main()

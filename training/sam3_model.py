@@ -1,0 +1,195 @@
+"""A tiny Sam3Model: its configuration, its tokenizer, an initialisation to train from, and a forward pass that also
+gives what the intermediate decoder layers predict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from tokenizers.pre_tokenizers import ByteLevel
+from torch import Tensor, nn
+from transformers import CLIPTokenizer, Sam3Config, Sam3ImageProcessor, Sam3Model, Sam3Processor
+from transformers.models.sam3.modeling_sam3 import Sam3VisionEncoderOutput, box_cxcywh_to_xyxy, inverse_sigmoid
+
+from training.common import initialise
+from vision_model_repo.demo.scenes import COLORS, SHAPES
+
+IMAGE_SIZE = 168
+PATCH_SIZE = 12
+MASK_SIZE = 4 * IMAGE_SIZE // PATCH_SIZE
+WIDTH = 64
+BACKBONE_WIDTH = 128
+QUERIES = 10
+MAX_TOKENS = 32
+
+
+def build_processor() -> Sam3Processor:
+    image_processor = Sam3ImageProcessor(
+        size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}, mask_size={"height": MASK_SIZE, "width": MASK_SIZE}
+    )
+    return Sam3Processor(image_processor, build_tokenizer(), target_size=IMAGE_SIZE)
+
+
+def build_tokenizer() -> CLIPTokenizer:
+    """A CLIP tokenizer whose merges spell the world's words whole; any other word falls apart into letters."""
+    kinds = [*SHAPES, "object"]
+    words = [*COLORS, *kinds, *(f"{kind}s" for kind in kinds), "visual", "a", "an", "the"]
+    merges: list[tuple[str, str]] = []
+    for word in words:
+        pieces = _split([*word[:-1], f"{word[-1]}</w>"], merges)
+        while len(pieces) > 1:
+            merges.append((pieces[0], pieces[1]))
+            pieces = [pieces[0] + pieces[1], *pieces[2:]]
+    letters = sorted(ByteLevel.alphabet())
+    tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
+    tokens += ["".join(pair) for pair in merges]
+    vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_TOKENS)
+
+
+def _split(pieces: list[str], merges: list[tuple[str, str]]) -> list[str]:
+    for left, right in merges:
+        index = 0
+        while index < len(pieces) - 1:
+            if (pieces[index], pieces[index + 1]) == (left, right):
+                pieces[index : index + 2] = [left + right]
+            index += 1
+    return pieces
+
+
+def build_model(tokenizer: CLIPTokenizer) -> Sam3Model:
+    head = {"hidden_size": WIDTH, "num_attention_heads": 4, "dropout": 0.0}
+    config = Sam3Config(
+        vision_config={
+            "backbone_config": {
+                "model_type": "sam3_vit_model",
+                "hidden_size": BACKBONE_WIDTH,
+                "intermediate_size": 384,
+                "num_hidden_layers": 5,
+                "num_attention_heads": 4,
+                "image_size": IMAGE_SIZE,
+                "pretrain_image_size": IMAGE_SIZE,
+                "patch_size": PATCH_SIZE,
+                "window_size": IMAGE_SIZE // PATCH_SIZE // 2,
+                "global_attn_indexes": [1, 3, 4],
+            },
+            "fpn_hidden_size": WIDTH,
+            "backbone_feature_sizes": [[MASK_SIZE // 2**level] * 2 for level in range(3)],
+        },
+        text_config={
+            "model_type": "clip_text_model",
+            "vocab_size": len(tokenizer),
+            "hidden_size": WIDTH,
+            "intermediate_size": 2 * WIDTH,
+            "projection_dim": WIDTH,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "max_position_embeddings": MAX_TOKENS,
+            "hidden_act": "gelu",
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        },
+        geometry_encoder_config=head | {"num_layers": 1, "intermediate_size": 2 * WIDTH, "roi_size": 4},
+        detr_encoder_config=head | {"num_layers": 2, "intermediate_size": 3 * WIDTH},
+        detr_decoder_config=head | {"num_layers": 3, "intermediate_size": 3 * WIDTH, "num_queries": QUERIES},
+        mask_decoder_config={"hidden_size": WIDTH, "num_attention_heads": 4, "num_upsampling_stages": 2},
+    )
+    model = Sam3Model(config)
+    initialise(model)
+    spread(model)
+    return model
+
+
+@torch.no_grad()
+def spread(model: Sam3Model) -> None:
+    """Beyond Xavier: positions that tell places apart, and queries that start all over the picture."""
+    nn.init.normal_(model.vision_encoder.backbone.embeddings.position_embeddings, std=0.2)
+    nn.init.normal_(model.text_encoder.text_model.embeddings.position_embedding.weight, std=0.3)
+    decoder = model.detr_decoder
+    nn.init.uniform_(decoder.reference_points.weight[:, :2], -2.0, 2.0)
+    nn.init.constant_(decoder.reference_points.weight[:, 2:], -1.4)
+    nn.init.zeros_(decoder.box_head.layer3.weight)
+    for mlp in (decoder.box_rpb_embed_x, decoder.box_rpb_embed_y):
+        nn.init.normal_(mlp.layer2.weight, std=0.1)
+
+
+@dataclass
+class Prediction:
+    """What the model says of B prompts with Q queries, for each of L decoder layers.
+
+    Attributes:
+        logits: (L, B, Q).
+        boxes: (L, B, Q, 4) cxcywh, 0..1.
+        presence: (L, B).
+        masks: (B, Q, M, M) logits of the last layer.
+        semantic: (B, M, M) logits of the union of all instances.
+    """
+
+    logits: Tensor
+    boxes: Tensor
+    presence: Tensor
+    masks: Tensor
+    semantic: Tensor
+
+
+def predict(
+    model: Sam3Model,
+    vision: Sam3VisionEncoderOutput,
+    image_index: Tensor,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    boxes: Tensor | None = None,
+    box_labels: Tensor | None = None,
+) -> Prediction:
+    """Sam3Model.forward on prompts of several images at once, keeping every decoder layer's output.
+
+    Args:
+        vision: features of the images.
+        image_index: (B,) which image each prompt is about.
+        boxes: (B, K, 4) exemplar boxes, cxcywh 0..1, with labels (B, K); every prompt has them or none has.
+    """
+    features = [level[image_index] for level in vision.fpn_hidden_states[:-1]]
+    positions = [level[:1].expand(len(image_index), -1, -1, -1) for level in vision.fpn_position_encoding[:-1]]
+    text = model.get_text_features(input_ids=input_ids, attention_mask=attention_mask).pooler_output
+    mask = attention_mask.bool()
+    if boxes is not None and box_labels is not None:
+        geometry = model.geometry_encoder(
+            box_embeddings=boxes,
+            box_mask=box_labels != -10,
+            box_labels=box_labels.clamp(min=0),
+            img_feats=features,
+            img_pos_embeds=positions,
+        )
+        text = torch.cat([text, geometry.last_hidden_state], dim=1)
+        mask = torch.cat([mask, geometry.attention_mask], dim=1)
+    encoded = model.detr_encoder(
+        vision_features=[features[-1]], text_features=text, vision_pos_embeds=[positions[-1]], text_mask=mask
+    )
+    decoded = model.detr_decoder(
+        vision_features=encoded.last_hidden_state,
+        text_features=encoded.text_features,
+        vision_pos_encoding=encoded.pos_embeds_flattened,
+        text_mask=mask,
+        spatial_shapes=encoded.spatial_shapes,
+    )
+    hidden = decoded.intermediate_hidden_states
+    offsets = model.detr_decoder.box_head(hidden)
+    drawn = model.mask_decoder(
+        decoder_queries=hidden[-1],
+        backbone_features=features,
+        encoder_hidden_states=encoded.last_hidden_state,
+        prompt_features=text,
+        prompt_mask=mask,
+    )
+    return Prediction(
+        logits=model.dot_product_scoring(hidden, text, mask).squeeze(-1),
+        boxes=(inverse_sigmoid(decoded.reference_boxes) + offsets).sigmoid(),
+        presence=decoded.presence_logits.squeeze(-1),
+        masks=drawn.pred_masks,
+        semantic=drawn.semantic_seg.squeeze(1),
+    )
+
+
+def to_xyxy(boxes: Tensor) -> Tensor:
+    return box_cxcywh_to_xyxy(boxes)

@@ -26,11 +26,10 @@ from training.data import SceneCache, held_out
 from training.grounding_dino_data import Sampler
 from training.grounding_dino_loss import detection_loss
 from training.grounding_dino_metrics import evaluate
-from training.grounding_dino_model import build_model, build_processor, export
+from training.grounding_dino_model import CHECKPOINT, build_model, build_processor, export
 from vision_model_repo.demo.scenes import COLORS, SHAPES
 
 RUN = Path(__file__).parent / "runs" / "grounding_dino"
-CHECKPOINT = Path(__file__).parents[1] / "src/vision_model_repo/demo/checkpoints/grounding-dino"
 
 
 def learning_rate(progress: float, peak: float, warmup: float = 0.02) -> float:

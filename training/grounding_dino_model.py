@@ -25,6 +25,7 @@ from transformers.models.grounding_dino.modeling_grounding_dino import Grounding
 
 from vision_model_repo.demo.scenes import COLORS, SHAPES
 
+CHECKPOINT = Path(__file__).parents[1] / "src/vision_model_repo/demo/checkpoints/grounding-dino"
 LONGEST_EDGE = 192
 """Pixels of the longer image side after preprocessing; the aspect ratio is kept."""
 WIDTH = 96

@@ -1,0 +1,191 @@
+"""Trains the embedded DINOv3 checkpoint on the tabletop world.
+
+    python -m training.data
+    python -m training.dinov3 --minutes 20
+
+The big models learn without labels from a billion images; a tiny one has the labels of its world instead. The pooled
+vector of a crop is drawn to a prototype of its colour and shape, patch vectors to one of what they show, and two
+views of one scene to each other; nothing of that stays but the backbone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+from torchvision.transforms.v2 import functional as transforms
+from tqdm import tqdm
+from transformers import DINOv3ViTConfig, DINOv3ViTImageProcessor, DINOv3ViTModel
+
+from training.common import CHECKPOINTS, Run, draw_scene, initialise, jitter, report
+from training.data import SIZE, SceneCache, held_out
+from vision_model_repo.demo.scenes import COLORS, SHAPES, View
+
+IMAGE_SIZE = 112
+PATCH_SIZE = 8
+GRID = IMAGE_SIZE // PATCH_SIZE
+WIDTH = 128
+KINDS = [f"{color} {shape}" for color in COLORS for shape in SHAPES]
+GROUND = len(KINDS)
+MARGIN = 1.3
+"""Side of a crop as a multiple of the object's longer side."""
+
+
+def build_processor() -> DINOv3ViTImageProcessor:
+    return DINOv3ViTImageProcessor(size={"height": IMAGE_SIZE, "width": IMAGE_SIZE})
+
+
+def build_model() -> DINOv3ViTModel:
+    config = DINOv3ViTConfig(
+        image_size=IMAGE_SIZE,
+        patch_size=PATCH_SIZE,
+        hidden_size=WIDTH,
+        intermediate_size=3 * WIDTH,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_register_tokens=2,
+    )
+    model = DINOv3ViTModel(config)
+    initialise(model)
+    nn.init.normal_(model.embeddings.cls_token, std=1.0)
+    nn.init.normal_(model.embeddings.register_tokens, std=1.0)
+    return model
+
+
+class Learner(nn.Module):
+    """The backbone and the prototypes that its vectors are compared with by cosine."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = build_model()
+        self.crops = nn.Parameter(torch.randn(GROUND, WIDTH))
+        self.patches = nn.Parameter(torch.randn(GROUND + 1, WIDTH))
+
+    def losses(self, crops: Tensor, kinds: Tensor, scenes: Tensor, grids: Tensor) -> tuple[dict[str, Tensor], float]:
+        """Scenes come in pairs of views: scenes[2 i] and scenes[2 i + 1] show the same."""
+        output = self.backbone(torch.cat([crops, scenes]))
+        pooled, tokens = output.pooler_output, output.last_hidden_state[len(crops) :, -GRID * GRID :]
+        crop_logits = 16 * _cosine(pooled[: len(crops)], self.crops)
+        patch_logits = 16 * _cosine(tokens.flatten(0, 1), self.patches)
+        labels = grids.flatten()
+        weight = torch.ones(GROUND + 1)
+        weight[GROUND] = 0.1
+        views = F.normalize(pooled[len(crops) :], dim=-1)
+        alike = (10 * views @ views.T).fill_diagonal_(-1e4)
+        partner = torch.arange(len(views)) ^ 1
+        losses = {
+            "crop": F.cross_entropy(crop_logits, kinds),
+            "patch": F.cross_entropy(patch_logits, labels, weight=weight),
+            "scene": 0.1 * F.cross_entropy(alike, partner),
+        }
+        return losses, (crop_logits.argmax(1) == kinds).float().mean().item()
+
+
+def _cosine(vectors: Tensor, prototypes: Tensor) -> Tensor:
+    return F.normalize(vectors, dim=-1) @ F.normalize(prototypes, dim=-1).T
+
+
+def _prepare(image: NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
+    pixels = jitter(transforms.resize_image(pixels, [IMAGE_SIZE, IMAGE_SIZE], antialias=True)[0], rng)
+    processor = DINOv3ViTImageProcessor
+    mean, std = torch.tensor(processor.image_mean), torch.tensor(processor.image_std)
+    return (pixels - mean[:, None, None]) / std[:, None, None]
+
+
+def crop(image: NDArray[np.uint8], mask: NDArray[np.bool_], margin: float = MARGIN) -> NDArray[np.uint8]:
+    """A square around an object, where the picture reaches that far."""
+    columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
+    half = margin * max(columns[-1] - columns[0], rows[-1] - rows[0]) / 2 + 1
+    x, y = (columns[0] + columns[-1] + 1) / 2, (rows[0] + rows[-1] + 1) / 2
+    return image[max(0, int(y - half)) : int(y + half) + 1, max(0, int(x - half)) : int(x + half) + 1]
+
+
+def batch(cache: SceneCache, rng: np.random.Generator, crops: int, pairs: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    cut, kinds, views, grids = [], [], [], []
+    while len(cut) < crops:
+        image, instances, _, names = draw_scene(cache, rng)
+        which = int(rng.integers(len(names)))
+        cut.append(_prepare(crop(image, instances == which, float(rng.uniform(1.1, 1.6))), rng))
+        kinds.append(KINDS.index(names[which]))
+    for _ in range(pairs):
+        image, instances, _, names = draw_scene(cache, rng, int(SIZE * rng.choice([1.0, 0.75])))
+        labels = np.array([KINDS.index(name) for name in names] + [GROUND])
+        grid = F.interpolate(
+            torch.from_numpy(instances.astype(np.float32))[None, None], (GRID, GRID), mode="nearest-exact"
+        )[0, 0].long()
+        labelled = torch.from_numpy(labels[grid.numpy()])
+        views += [_prepare(image, rng), _prepare(image[:, ::-1], rng)]
+        grids += [labelled, labelled.flip(1)]
+    return torch.stack(cut), torch.tensor(kinds), torch.stack(views), torch.stack(grids)
+
+
+@torch.inference_mode()
+def evaluate(model: DINOv3ViTModel, processor: DINOv3ViTImageProcessor, views: list[View]) -> dict[str, float]:
+    """For how many crops of single objects the nearest crop of another scene shows the same colour and shape."""
+    model.eval()
+    vectors, names, scenes = [], [], []
+    for index, view in enumerate(views):
+        pictures = [crop(view.image, mask) for mask in view.masks]
+        if pictures:
+            inputs = processor(pictures, return_tensors="pt")
+            vectors.append(F.normalize(model(**inputs).pooler_output, dim=-1))
+            names += view.names
+            scenes += [index] * len(pictures)
+    model.train()
+    stacked, scene = torch.cat(vectors), torch.tensor(scenes)
+    similarity = (stacked @ stacked.T).masked_fill(scene[:, None] == scene[None], -1)
+    nearest = similarity.argmax(1).tolist()
+    agree = [names[index] == names[other] for index, other in enumerate(nearest)]
+    return {"nearest_same": round(float(np.mean(agree)), 3), "crops": len(agree)}
+
+
+def export(model: DINOv3ViTModel, processor: DINOv3ViTImageProcessor, folder: Path) -> None:
+    copy.deepcopy(model).half().save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--save-minutes", type=float, default=4)
+    parser.add_argument("--crops", type=int, default=24)
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--learning-rate", type=float, default=1.5e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--output", type=Path, default=CHECKPOINTS / "dinov3")
+    arguments = parser.parse_args()
+    torch.manual_seed(arguments.seed)
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(arguments.seed)
+
+    cache, processor, learner = SceneCache(), build_processor(), Learner()
+    run = Run("dinov3", learner, torch.optim.AdamW(learner.parameters(), weight_decay=0.02), arguments.minutes)
+    if arguments.resume:
+        run.resume()
+    average = cast(Learner, run.average).backbone
+    saved, smooth, steps = run.clock.minutes, {}, tqdm(initial=run.steps, mininterval=10)
+    while run.clock.progress < 1:
+        losses, right = learner.losses(*batch(cache, rng, arguments.crops, arguments.pairs))
+        run.learn(sum(losses.values(), torch.zeros(())), arguments.learning_rate)
+        report(steps, smooth, {name: loss.item() for name, loss in losses.items()} | {"crops right": right})
+        if run.clock.minutes - saved > arguments.save_minutes:
+            saved = run.clock.minutes
+            run.save()
+            export(average, processor, arguments.output)
+            figures = evaluate(average, processor, [held_out(index) for index in range(100)])
+            tqdm.write(f"{run.clock.minutes:.1f} min, {run.steps} steps: {figures}")
+    export(average, processor, arguments.output)
+    print(evaluate(average, processor, [held_out(index) for index in range(500)]))
+
+
+if __name__ == "__main__":
+    main()

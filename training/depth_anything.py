@@ -1,7 +1,7 @@
 """Trains the embedded metric Depth Anything checkpoint on the tabletop world.
 
-    python -m training.data
-    python -m training.depth_anything --minutes 20
+python -m training.data
+python -m training.depth_anything --minutes 20
 """
 
 from __future__ import annotations
@@ -85,7 +85,9 @@ def depth_loss(predicted: Tensor, truth: Tensor) -> dict[str, Tensor]:
 
 
 @torch.inference_mode()
-def evaluate(model: DepthAnythingForDepthEstimation, processor: DPTImageProcessor, views: list[View]) -> dict[str, float]:
+def evaluate(
+    model: DepthAnythingForDepthEstimation, processor: DPTImageProcessor, views: list[View]
+) -> dict[str, float]:
     """Mean absolute relative error over all pixels, and over those of objects alone."""
     model.eval()
     everywhere, objects = [], []

@@ -37,6 +37,7 @@ from training.sam3_model import (
 )
 from vision_model_repo.demo.scenes import COLORS, SHAPES, View, phrases
 
+
 def pretrain(model: Sam3Model, sampler: Sampler, minutes: float) -> None:
     """Dense naming of every cell, which teaches the vision encoder what words will refer to."""
     backbone = model.vision_encoder.backbone
@@ -124,7 +125,10 @@ def evaluate(model: Sam3Model, processor: Sam3Processor, views: list[View]) -> d
 
 
 def _overlap(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    one, two = predicted.reshape(len(predicted), -1).astype(np.float32), truth.reshape(len(truth), -1).astype(np.float32)
+    one, two = (
+        predicted.reshape(len(predicted), -1).astype(np.float32),
+        truth.reshape(len(truth), -1).astype(np.float32),
+    )
     shared = one @ two.T
     return shared / np.maximum(one.sum(1)[:, None] + two.sum(1)[None] - shared, 1)
 

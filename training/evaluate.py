@@ -1,0 +1,44 @@
+"""Prints the figures of the embedded checkpoints on held-out scenes, asked through the product's own models.
+
+python -m training.evaluate
+python -m training.evaluate sam3 --scenes 100 --width 640 --height 480
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import torch
+from tqdm import tqdm
+
+from training.data import SIZE, held_out
+from vision_model_repo.demo.evaluation import evaluate
+from vision_model_repo.models.catalog import BUILT_IN
+from vision_model_repo.models.hub import Hub
+
+
+def main() -> None:
+    demos = {spec.demo.removeprefix("demo/"): spec for spec in BUILT_IN if spec.demo}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="name", help=f"{', '.join(demos)}; all of them if left out")
+    parser.add_argument("--scenes", type=int, default=500)
+    parser.add_argument("--width", type=int, default=SIZE)
+    parser.add_argument("--height", type=int, default=SIZE)
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    if unknown := set(arguments.names) - set(demos):
+        parser.error(f"no embedded checkpoint {', '.join(sorted(unknown))}")
+    torch.set_num_threads(arguments.threads)
+    for name in arguments.names or demos:
+        spec = demos[name]
+        model = spec.loader()(Hub().resolve(f"demo/{name}"), device="cpu", dtype="float32")
+        views = (held_out(index, arguments.width, arguments.height) for index in range(arguments.scenes))
+        started = time.monotonic()
+        figures = evaluate(spec.task, model, tqdm(views, total=arguments.scenes, desc=name, leave=False))
+        line = "  ".join(f"{figure} {value:.3f}" for figure, value in figures.items())
+        print(f"{name:16} {arguments.scenes} scenes, {time.monotonic() - started:.0f} s  {line}")
+
+
+if __name__ == "__main__":
+    main()

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transforms
 from transformers import CLIPTokenizer
 
@@ -167,7 +167,7 @@ class Sampler:
         return text
 
     def _exemplar_prompt(self, names: list[str]) -> _Prompt:
-        """A box around an object, standing for all like it; sometimes a word beside it, sometimes a box to leave out."""
+        """A box around an object, standing for all like it; sometimes with a word, or with a box to leave out."""
         rng = self._rng
         shown = int(rng.integers(len(names)))
         exemplars, labels, text = [shown], [1], "visual"

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 from torchvision.ops import generalized_box_iou, sigmoid_focal_loss
-from transformers import Sam3Model
 
 from training.sam3_data import Batch, Dense
 from training.sam3_model import Prediction, to_xyxy
@@ -17,7 +16,9 @@ Losses = dict[str, Tensor]
 
 def detection_losses(prediction: Prediction, batch: Batch) -> Losses:
     """Every term, weighted, on every decoder layer where the term has one."""
-    wanted = [batch.boxes[image][targets] for image, targets in zip(batch.image_index.tolist(), batch.targets)]
+    wanted = [
+        batch.boxes[image][targets] for image, targets in zip(batch.image_index.tolist(), batch.targets, strict=True)
+    ]
     present = torch.tensor([float(len(targets) > 0) for targets in batch.targets])
     count = max(1, sum(len(targets) for targets in batch.targets))
     layers = len(prediction.logits)

@@ -15,7 +15,7 @@ def clip_boxes(boxes: Boxes, width: int, height: int) -> Boxes:
 
 def box_area(boxes: Boxes) -> NDArray[np.float32]:
     """Areas in square pixels, (N,); 0 where x1 < x0 or y1 < y0."""
-    sides = np.clip(boxes[:, 2:] - boxes[:, :2], 0, None)
+    sides = np.maximum(boxes[:, 2:] - boxes[:, :2], np.float32(0))
     return sides[:, 0] * sides[:, 1]
 
 
@@ -23,7 +23,7 @@ def pairwise_iou(first: Boxes, second: Boxes) -> NDArray[np.float32]:
     """Intersection over union of every box of `first` (N, 4) with every one of `second` (M, 4), as (N, M)."""
     low = np.maximum(first[:, None, :2], second[None, :, :2])
     high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    overlap = np.clip(high - low, 0, None).prod(axis=2)
+    overlap = np.maximum(high - low, np.float32(0)).prod(axis=2)
     union = box_area(first)[:, None] + box_area(second)[None, :] - overlap
     return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
 

@@ -59,7 +59,7 @@ def relative_to_distance(disparity: Floats) -> Floats:
     """
     filled, low, high = _finite(disparity)
     nearness = (filled - np.float32(low)) / np.float32((high - low) or 1.0)
-    return 1 / (np.float32(0.1) + np.float32(0.9) * nearness)
+    return np.reciprocal(np.float32(0.1) + np.float32(0.9) * nearness)
 
 
 def intrinsics_from_fov(width: int, height: int, fov_degrees: float) -> Floats:

@@ -12,6 +12,7 @@ import socket
 import ssl
 from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from typing import cast
 
 import httpcore
 import httpx
@@ -45,7 +46,7 @@ class Downloader:
             ssl_context=httpx.create_ssl_context(),
             max_connections=max_connections,
             keepalive_expiry=15.0,
-            network_backend=httpcore.AnyIOBackend() if allow_private else GuardedBackend(),
+            network_backend=None if allow_private else GuardedBackend(),
         )
 
     async def get(self, url: str, headers: Mapping[str, str] | None = None) -> bytes:
@@ -119,7 +120,8 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
     """Opens connections to the public internet only."""
 
     def __init__(self) -> None:
-        self._backend = httpcore.AnyIOBackend()
+        # The cast is for type checkers: httpcore has a stand-in class for where anyio is missing.
+        self._backend = cast(httpcore.AsyncNetworkBackend, httpcore.AnyIOBackend())
 
     async def connect_tcp(
         self,
@@ -194,6 +196,8 @@ def _parse(text: str, *, base: httpx.URL | None = None) -> httpx.URL:
         raise InvalidInput("URLs with a user name or password are not accepted.")
     if not url.host:
         raise InvalidInput("The URL names no host.")
+    if url.port is not None and not 0 < url.port < 65536:
+        raise InvalidInput("The URL's port is not between 1 and 65535.")
     return url
 
 

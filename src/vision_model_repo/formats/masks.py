@@ -64,10 +64,13 @@ class RunLengths:
     def crop(self, box: tuple[int, int, int, int]) -> NDArray[np.bool_]:
         """The pixels inside a box, as a view in column order."""
         left, top, right, bottom = box
+        return self.columns(left, right).reshape(right - left, self.height)[:, top:bottom].T
+
+    def columns(self, left: int, right: int) -> NDArray[np.bool_]:
+        """The pixels of the columns left..right - 1 one after the other, each from the top."""
         edges = np.cumsum(self.counts, dtype=np.int64) - left * self.height
         lengths = np.diff(np.clip(edges, 0, (right - left) * self.height), prepend=0)
-        columns = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(right - left, self.height)
-        return columns[:, top:bottom].T
+        return np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
 
     def _spans(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """First pixel and one past the last pixel of every run of ones, in column order."""
@@ -117,7 +120,8 @@ def _counts(edges: NDArray[np.int64], size: int) -> NDArray[np.uint32]:
 def coco_rle(runs: RunLengths) -> dict[str, Any]:
     """COCO's compressed form, `{"size": [height, width], "counts": "..."}`, which pycocotools decodes."""
     size = [runs.height, runs.width]
-    packed = coco.frPyObjects({"size": size, "counts": runs.counts}, runs.height, runs.width)
+    uncompressed: Any = {"size": size, "counts": runs.counts}
+    packed = coco.frPyObjects(uncompressed, runs.height, runs.width)
     return {"size": size, "counts": packed["counts"].decode("ascii")}
 
 
@@ -183,11 +187,13 @@ def resolve_overlaps(masks: Sequence[RunLengths], priorities: Sequence[float]) -
     taken = np.zeros(height * width, bool)
     resolved = list(masks)
     for index in sorted(range(len(masks)), key=lambda index: -priorities[index]):
-        counts = masks[index].counts
-        mine = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
-        mine &= ~taken
-        taken |= mine
-        edges = np.flatnonzero(np.diff(mine, prepend=False))
+        if (box := masks[index].box) is None:
+            continue
+        left, _, right, _ = box
+        mine, others = masks[index].columns(left, right), taken[left * height : right * height]
+        mine &= ~others
+        others |= mine
+        edges = np.flatnonzero(np.diff(mine, prepend=False, append=False)) + left * height
         resolved[index] = RunLengths(height, width, _counts(edges, height * width))
     return resolved
 

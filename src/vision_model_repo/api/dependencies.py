@@ -1,0 +1,68 @@
+"""What routes need from a request: the engine, and a body that fits its schema."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, TypeVar, cast
+
+from fastapi import Depends, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
+
+from vision_model_repo.api.errors import UnsupportedMediaType
+from vision_model_repo.engine.engine import Engine
+
+Body = TypeVar("Body", bound=BaseModel)
+
+# Parsing this much takes some ten microseconds; a hop to another thread costs more.
+SMALL_BODY_BYTES = 64 * 1024
+
+
+def get_engine(request: Request) -> Engine:
+    """The engine that the server's lifespan made."""
+    return cast(Engine, request.app.state.engine)
+
+
+EngineDependency = Annotated[Engine, Depends(get_engine)]
+
+
+def media_type(request: Request) -> str:
+    """The type of the body, such as "application/json"; empty if the request does not say."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def is_json(media: str) -> bool:
+    return media == "application/json" or (media.startswith("application/") and media.endswith("+json"))
+
+
+async def read_json(request: Request, model: type[Body]) -> Body:
+    """The body, parsed and checked by pydantic from its bytes; in a pixel thread if it is large.
+
+    Raises:
+        UnsupportedMediaType: the body is not JSON.
+        RequestValidationError: the body does not fit the schema.
+    """
+    if not is_json(media_type(request)):
+        raise UnsupportedMediaType("Send a JSON body with the header Content-Type: application/json.")
+    data = await request.body()
+    try:
+        if len(data) <= SMALL_BODY_BYTES:
+            return model.model_validate_json(data, strict=True)
+        return await get_engine(request).pixels.run(model.model_validate_json, data, strict=True)
+    except ValidationError as error:
+        raise invalid_body(error) from None
+
+
+def invalid_body(error: ValidationError) -> RequestValidationError:
+    """The same error as FastAPI would raise, without the input."""
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    return RequestValidationError([{**problem, "loc": ("body", *problem["loc"])} for problem in problems])
+
+
+def json_body(model: type[Body]) -> Callable[[Request], Awaitable[Body]]:
+    """A dependency that reads a body of this model. The route describes it with `openapi.request_body`."""
+
+    async def read(request: Request) -> Body:
+        return await read_json(request, model)
+
+    return read

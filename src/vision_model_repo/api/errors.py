@@ -1,0 +1,110 @@
+"""The one mapping from errors to HTTP answers.
+
+    VisionError              its own status   {"detail": "a sentence"}
+    RequestValidationError   422              {"detail": [{"type", "loc", "msg"}, ...]}
+    anything else            500              {"detail": "... error id ..."}; the log has the rest
+
+The router's own 404 and 405 stay as they are: {"detail": "Not Found"}.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+from uuid import uuid4
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from vision_model_repo.errors import Busy, VisionError
+
+logger = logging.getLogger(__name__)
+
+# A list of ten thousand wrong values deserves an answer that a person can read.
+MAX_PROBLEMS = 20
+MAX_NAME = 100
+
+
+class Unauthorized(VisionError):
+    """No API key, or a wrong one."""
+
+    status = 401
+
+
+class TooManyRequests(Busy):
+    """One caller asks too often."""
+
+    status = 429
+
+
+class UnsupportedMediaType(VisionError):
+    """The body is not of a type that the route reads."""
+
+    status = 415
+
+
+class Problem(BaseModel):
+    """Why a request was refused."""
+
+    detail: str = Field(description="A sentence that says what is wrong and what to do next.", examples=["No job 'x'."])
+
+
+class FieldProblem(BaseModel):
+    """What is wrong with one field of the body or query."""
+
+    type: str = Field(description="Kind of the problem, for programs.", examples=["less_than_equal"])
+    loc: list[str | int] = Field(description="Where: body or query, then the path.", examples=[["body", "threshold"]])
+    msg: str = Field(description="What is wrong, for people.", examples=["Input should be less than or equal to 1"])
+
+
+class ValidationProblem(BaseModel):
+    """Why a body or query does not fit the schema."""
+
+    detail: list[FieldProblem] = Field(description=f"The first {MAX_PROBLEMS} problems.")
+
+
+def describe(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI responses for the errors that a route may answer with."""
+    return {status: {"model": ValidationProblem if status == 422 else Problem} for status in statuses}
+
+
+def error_response(error: Exception) -> Response:
+    """The answer to an error; unexpected ones are logged under the id that the answer carries."""
+    if isinstance(error, RequestValidationError):
+        return JSONResponse({"detail": field_problems(error.errors())}, 422)
+    if not isinstance(error, VisionError):
+        error_id = uuid4().hex[:12]
+        logger.error("Internal error %s", error_id, exc_info=error)
+        return JSONResponse({"detail": f"Internal error. The server's log has it under error id {error_id}."}, 500)
+    headers = {}
+    if isinstance(error, Busy):
+        headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse({"detail": error.message}, error.status, headers)
+
+
+def field_problems(errors: Sequence[Any]) -> list[dict[str, Any]]:
+    """Pydantic's errors without the input, which may be an image, a secret, or a number that JSON does not know."""
+    return [
+        {
+            "type": error["type"],
+            "loc": [part if isinstance(part, int) else str(part)[:MAX_NAME] for part in error["loc"]],
+            "msg": error["msg"],
+        }
+        for error in errors[:MAX_PROBLEMS]
+    ]
+
+
+def install(app: FastAPI) -> None:
+    """Answers the errors that routes raise. What middleware raises is answered by middleware."""
+
+    async def answer(request: Request, error: Exception) -> Response:
+        return error_response(error)
+
+    app.add_exception_handler(VisionError, answer)
+    app.add_exception_handler(RequestValidationError, answer)

@@ -1,0 +1,244 @@
+"""What happens around every request, as plain ASGI: log, errors, keys, rates, body size, admission, disconnects.
+
+Each class wraps the next one. `server.create_app` puts them in order; the outermost comes first:
+log > CORS > errors > keys > rate > body size > admission > disconnect > routes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import math
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from urllib.parse import quote
+from uuid import uuid4
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from vision_model_repo.api.errors import TooManyRequests, Unauthorized, error_response
+from vision_model_repo.errors import Busy, TooLarge
+
+logger = logging.getLogger(__name__)
+
+OPEN_PATHS = frozenset({"/", "/health", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
+WORK_PATHS = ("/inference/", "/jobs/submit/")
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+CLIENT_CLOSED = 499
+
+
+def is_work(scope: Scope) -> bool:
+    """Whether a request asks for inference, now or as a job."""
+    return scope["method"] == "POST" and scope["path"].startswith(WORK_PATHS)
+
+
+class RequestLog:
+    """Gives every request an id and logs one line for it: no query string, header or body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        started = time.perf_counter()
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if REQUEST_ID.fullmatch(given) else uuid4().hex
+        status = CLIENT_CLOSED
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_id)
+        finally:
+            milliseconds = (time.perf_counter() - started) * 1000
+            logger.info("%s %s %d %.1f ms %s", scope["method"], quote(scope["path"]), status, milliseconds, request_id)
+
+
+class Errors:
+    """Answers what no route has caught: errors of the middleware inside, and our own faults."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        answering = False
+
+        async def watched_send(message: Message) -> None:
+            nonlocal answering
+            answering = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watched_send)
+        except Exception as error:
+            response = error_response(error)
+            if not answering:
+                await response(scope, receive, send)
+
+
+class ApiKeys:
+    """Lets only callers with a key in. Health and documentation stay open.
+
+    Args:
+        keys: what `Authorization: Bearer` or `X-API-Key` may carry.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
+        self.app = app
+        # Digests have one length, so that comparing takes the same time for every guess.
+        self._digests = [_digest(key) for key in keys]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+            given = _digest(_credential(Headers(scope=scope)))
+            # No early end: which key matched must not show in the time.
+            if not sum(hmac.compare_digest(given, known) for known in self._digests):
+                raise Unauthorized("Send a valid API key as Authorization: Bearer KEY or as X-API-Key: KEY.")
+            scope.setdefault("state", {})["caller"] = given
+        return await self.app(scope, receive, send)
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()
+
+
+def _credential(headers: Headers) -> str:
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+
+
+class RateLimit:
+    """A token bucket for every key, or for every address where there are no keys.
+
+    Args:
+        per_minute: requests that a caller may make in a minute, all at once or spread.
+        callers: most callers remembered; the one that has been quiet for longest is forgotten.
+    """
+
+    def __init__(self, app: ASGIApp, per_minute: int, callers: int = 10_000) -> None:
+        self.app = app
+        self._capacity = float(per_minute)
+        self._callers = callers
+        self._buckets: OrderedDict[object, tuple[float, float]] = OrderedDict()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+            caller = scope.get("state", {}).get("caller") or (scope.get("client") or ("",))[0]
+            if wait := self._take(caller):
+                raise TooManyRequests(f"Too many requests. Try again in {wait} s.", retry_after=wait)
+        return await self.app(scope, receive, send)
+
+    def _take(self, caller: object) -> int:
+        """Takes a token; answers the seconds until there is one if there is none."""
+        now = time.monotonic()
+        tokens, since = self._buckets.pop(caller, (self._capacity, now))
+        tokens = min(self._capacity, tokens + (now - since) * self._capacity / 60)
+        allowed = tokens >= 1
+        self._buckets[caller] = (tokens - 1 if allowed else tokens, now)
+        if len(self._buckets) > self._callers:
+            self._buckets.popitem(last=False)
+        return 0 if allowed else math.ceil((1 - tokens) * 60 / self._capacity)
+
+
+class BodyLimit:
+    """Refuses bodies over a limit: by their declared length before they are read, else as soon as they pass it.
+
+    Args:
+        max_mb: largest body in MB.
+    """
+
+    def __init__(self, app: ASGIApp, max_mb: int) -> None:
+        self.app = app
+        self._max_mb = max_mb
+        self._max_bytes = max_mb * 2**20
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        length = Headers(scope=scope).get("content-length", "")
+        if length.isdecimal() and int(length) > self._max_bytes:
+            raise self._refusal()
+        read = 0
+
+        async def counted_receive() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > self._max_bytes:
+                raise self._refusal()
+            return message
+
+        return await self.app(scope, counted_receive, send)
+
+    def _refusal(self) -> TooLarge:
+        return TooLarge(f"The body is larger than {self._max_mb} MB. Send fewer or smaller images.")
+
+
+class AdmitWork:
+    """Takes a place for every request that asks for work, before its body is read."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not is_work(scope):
+            return await self.app(scope, receive, send)
+        with scope["app"].state.engine.admission.enter():
+            return await self.app(scope, receive, send)
+
+
+class CancelOnDisconnect:
+    """Cancels work whose client has hung up, which frees its place in every queue."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not is_work(scope):
+            await self.app(scope, receive, send)
+            return
+        body_read, gone = asyncio.Event(), asyncio.Event()
+
+        async def receive_body() -> Message:
+            if body_read.is_set():
+                # The watcher has the channel now.
+                await gone.wait()
+                return {"type": "http.disconnect"}
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                gone.set()
+            if gone.is_set() or not message.get("more_body", False):
+                body_read.set()
+            return message
+
+        async def watch() -> None:
+            await body_read.wait()
+            while not gone.is_set() and (await receive())["type"] != "http.disconnect":
+                pass
+            gone.set()
+
+        work = asyncio.ensure_future(self.app(scope, receive_body, send))
+        watcher = asyncio.ensure_future(watch())
+        try:
+            await asyncio.wait((work, watcher), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            work.cancel()
+            watcher.cancel()
+            await asyncio.gather(work, watcher, return_exceptions=True)
+        if not work.cancelled():
+            work.result()
+        elif not gone.is_set():
+            raise Busy("The server is shutting down. Try again in a moment.", retry_after=5)

@@ -1,0 +1,1 @@
+"""The native protocol, the Vision Models API."""

@@ -1,0 +1,121 @@
+"""The body of an inference request: JSON, or a form with files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import Request
+from pydantic import ValidationError
+from pydantic_core import from_json
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from vision_model_repo.api.dependencies import get_engine, invalid_body, is_json, media_type, read_json
+from vision_model_repo.api.errors import UnsupportedMediaType
+from vision_model_repo.api.native.images import Source
+from vision_model_repo.api.native.inference import Inference, task_of
+from vision_model_repo.api.native.task import NativeTask, Options
+from vision_model_repo.api.openapi import content, schema_of
+from vision_model_repo.errors import InvalidInput
+from vision_model_repo.models.catalog import ModelSpec
+
+JSON = "application/json"
+FORM = "multipart/form-data"
+
+
+async def read_inference(request: Request, spec: ModelSpec, accepted: Sequence[str]) -> Inference:
+    """Reads and checks a request for a model.
+
+    Args:
+        accepted: media types that the route reads.
+
+    Raises:
+        UnsupportedMediaType: the body has none of these types.
+        RequestValidationError: it does not fit the schema of the model's task.
+        InvalidInput, TooLarge: it makes no sense, or passes a limit.
+    """
+    task, media = task_of(spec), media_type(request)
+    if is_json(media) and JSON in accepted:
+        options: Options = await read_json(request, task.body)
+        sources: Sequence[Source] = options.images  # type: ignore[attr-defined]
+    elif media == FORM and FORM in accepted:
+        options, sources = await _read_form(request, task.options)
+    else:
+        raise UnsupportedMediaType(f"Send the body as {' or '.join(accepted)}, and say so in Content-Type.")
+    inference = Inference(get_engine(request), spec, options, sources)
+    inference.check()
+    return inference
+
+
+def describe_body(tasks: Sequence[NativeTask[Any, Any, Any, Any]], accepted: Sequence[str]) -> dict[str, Any]:
+    """`openapi_extra` of a route that calls `read_inference` for any of these tasks."""
+    writers = {JSON: lambda task: schema_of(task.body), FORM: lambda task: _form_schema(task.options)}
+    schemas = {media: [writers[media](task) for task in tasks] for media in accepted}
+    return content({media: each[0] if len(each) == 1 else {"anyOf": each} for media, each in schemas.items()})
+
+
+def _form_schema(options: type[Options]) -> dict[str, Any]:
+    schema = schema_of(options)
+    images = {
+        "type": "array",
+        "minItems": 1,
+        "items": {"type": "string", "format": "binary"},
+        "description": "One or more image files.",
+    }
+    required = ["images", *schema.get("required", [])]
+    return {**schema, "required": required, "properties": {"images": images, **schema["properties"]}}
+
+
+class _InMemoryParser(MultiPartParser):
+    """Keeps files in memory: the body has a limit already, and a detour over the disk needs other threads."""
+
+    spool_max_size = 2**62
+
+
+async def _read_form(request: Request, model: type[Options]) -> tuple[Options, list[bytes]]:
+    limit = get_engine(request).settings.max_images
+    parser = _InMemoryParser(request.headers, request.stream(), max_files=limit)  # type: ignore[arg-type]
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise InvalidInput(f"The form cannot be read: {error.message}") from None
+    try:
+        images = [await _read_file(index, file) for index, file in enumerate(form.getlist("images"))]
+    finally:
+        await form.close()
+    if not images:
+        raise InvalidInput("images is empty. Send one or more files as the form field images.")
+    try:
+        return model.model_validate(_fields(form, model.repeated)), images
+    except ValidationError as error:
+        raise invalid_body(error) from None
+
+
+async def _read_file(index: int, file: UploadFile | str) -> bytes:
+    if isinstance(file, str):
+        raise InvalidInput(f"images[{index}] is text. Send it as a file, as in curl -F images=@picture.jpg.")
+    return await file.read()
+
+
+def _fields(form: FormData, repeated: frozenset[str]) -> dict[str, Any]:
+    """Form fields by name, without the images. A value that begins with a bracket is JSON."""
+    fields: dict[str, Any] = {}
+    for name in dict.fromkeys(form):
+        if name == "images":
+            continue
+        values = [_value(name, value) for value in form.getlist(name)]
+        single = len(values) == 1 and (name not in repeated or isinstance(values[0], list))
+        fields[name] = values[0] if single else values
+    return fields
+
+
+def _value(name: str, value: UploadFile | str) -> Any:
+    if isinstance(value, UploadFile):
+        raise InvalidInput(f"{name[:100]} is a file. Only images are sent as files.")
+    if not value.lstrip().startswith("["):
+        return value
+    try:
+        return from_json(value)
+    except ValueError:
+        raise InvalidInput(f"{name[:100]} begins with a bracket, but is not valid JSON.") from None

@@ -1,0 +1,58 @@
+"""Whether the server is well, and which models it holds."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, Field
+
+from vision_model_repo import __version__
+from vision_model_repo.api.dependencies import EngineDependency
+from vision_model_repo.engine.devices import device_memory, gpu_memory
+
+GIGABYTE = 2**30
+
+router = APIRouter(tags=["health"])
+
+
+class Welcome(BaseModel):
+    """What this is."""
+
+    message: str = Field(description="Name of the API.", examples=["Vision Models API"])
+    version: str = Field(description="Version of the server.", examples=["1.0.0"])
+    docs: str = Field(description="Path of the interactive documentation.", examples=["/docs"])
+
+
+class Health(BaseModel):
+    """How the server is."""
+
+    status: Literal["healthy", "unhealthy"] = Field(
+        description="Unhealthy, with status code 503, when the thread of a device has died.", examples=["healthy"]
+    )
+    loaded_models: list[str] = Field(description="Model types in memory.", examples=[["sam3"]])
+    available_memory_gb: float = Field(
+        description="Free device memory in GB, or free host memory where there is no GPU.", examples=[10.5]
+    )
+    gpu_available: bool = Field(description="Whether there is a GPU.", examples=[True])
+
+
+@router.get("/")
+async def root() -> Welcome:
+    """Names the API and its version."""
+    return Welcome(message="Vision Models API", version=__version__, docs="/docs")
+
+
+@router.get("/health", responses={503: {"model": Health, "description": "The thread of a device has died."}})
+async def health(engine: EngineDependency, response: Response) -> Health:
+    """Answers within milliseconds, whatever the models are doing."""
+    gpu = gpu_memory()
+    healthy = engine.manager.healthy
+    if not healthy:
+        response.status_code = 503
+    return Health(
+        status="healthy" if healthy else "unhealthy",
+        loaded_models=engine.manager.loaded(),
+        available_memory_gb=round((gpu or device_memory("cpu")).free / GIGABYTE, 2),
+        gpu_available=gpu is not None,
+    )

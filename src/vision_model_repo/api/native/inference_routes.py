@@ -1,0 +1,81 @@
+"""Inference, three ways: images in JSON, images as files, and a picture of the result."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Request, Response
+
+from vision_model_repo.api.errors import describe
+from vision_model_repo.api.native.body import FORM, JSON, describe_body, read_inference
+from vision_model_repo.api.native.inference import TASKS
+from vision_model_repo.api.native.task import NativeTask
+from vision_model_repo.models.catalog import Catalog, ModelSpec
+
+PROBLEMS = describe(400, 401, 403, 404, 413, 415, 422, 429, 500, 503, 504, 507)
+PICTURE: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}
+}
+
+
+def inference_router(catalog: Catalog) -> APIRouter:
+    """Three routes for every model family whose task this protocol speaks."""
+    router = APIRouter(prefix="/inference", tags=["inference"], responses=PROBLEMS)
+    for spec in catalog.values():
+        if task := TASKS.get(spec.task):
+            _add_routes(router, spec, task)
+    return router
+
+
+def _add_routes(router: APIRouter, spec: ModelSpec, task: NativeTask[Any, Any, Any, Any]) -> None:
+    async def infer(request: Request) -> Response:
+        return await _answer(request, spec, JSON)
+
+    async def upload(request: Request) -> Response:
+        return await _answer(request, spec, FORM)
+
+    async def overlay(request: Request) -> Response:
+        inference = await read_inference(request, spec, (JSON, FORM))
+        picture, model_id = await inference.overlay()
+        return Response(picture, media_type="image/png", headers={"X-Model-ID": quote(model_id)})
+
+    title = f"{task.summary} with {spec.model_type}"
+    hyphened = spec.model_type.replace("_", "-")
+    for name in dict.fromkeys((hyphened, spec.model_type)):
+        documented: dict[str, Any] = {"methods": ["POST"], "include_in_schema": name == hyphened}
+        router.add_api_route(
+            f"/{name}",
+            infer,
+            summary=title,
+            response_model=task.answer,
+            openapi_extra=describe_body((task,), (JSON,)),
+            operation_id=f"infer_{spec.model_type}",
+            **documented,
+        )
+        router.add_api_route(
+            f"/{name}/upload",
+            upload,
+            summary=f"{title}, images as files",
+            response_model=task.answer,
+            openapi_extra=describe_body((task,), (FORM,)),
+            operation_id=f"upload_{spec.model_type}",
+            **documented,
+        )
+        router.add_api_route(
+            f"/{name}/overlay",
+            overlay,
+            summary=f"{title}, drawn onto the first image",
+            response_class=Response,
+            responses=PICTURE,
+            openapi_extra=describe_body((task,), (JSON, FORM)),
+            operation_id=f"overlay_{spec.model_type}",
+            **documented,
+        )
+
+
+async def _answer(request: Request, spec: ModelSpec, media: str) -> Response:
+    started = time.perf_counter()
+    inference = await read_inference(request, spec, (media,))
+    return Response(await inference.answer(started), media_type="application/json")

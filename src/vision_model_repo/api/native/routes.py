@@ -1,0 +1,19 @@
+"""All routes of the native protocol."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from vision_model_repo.api.native import health, jobs, models
+from vision_model_repo.api.native.inference_routes import inference_router
+from vision_model_repo.models.catalog import Catalog
+
+
+def native_router(catalog: Catalog) -> APIRouter:
+    """The protocol for the model families of a catalog."""
+    router = APIRouter()
+    router.include_router(health.router)
+    router.include_router(models.router)
+    router.include_router(inference_router(catalog))
+    router.include_router(jobs.router)
+    return router

@@ -1,0 +1,54 @@
+"""The API's description. Bodies are parsed from bytes, past FastAPI, so their schemas are added here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+
+REFERENCE = "#/components/schemas/{model}"
+SECURITY_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
+
+
+def request_body(model: type[BaseModel]) -> dict[str, Any]:
+    """`openapi_extra` of a route that reads this model as JSON."""
+    return content({"application/json": schema_of(model)})
+
+
+def content(schemas: dict[str, Any]) -> dict[str, Any]:
+    """`openapi_extra` of a route that reads a body by its media type."""
+    return {"requestBody": {"required": True, "content": {media: {"schema": s} for media, s in schemas.items()}}}
+
+
+def schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    return model.model_json_schema(ref_template=REFERENCE)
+
+
+def install(app: FastAPI, *, secured: bool) -> None:
+    """Completes what FastAPI generates: definitions that bodies refer to, and how to send a key."""
+    generate = app.openapi
+
+    def complete() -> dict[str, Any]:
+        document = generate()
+        components = document.setdefault("components", {})
+        for operations in document["paths"].values():
+            for operation in operations.values():
+                _hoist(operation.get("requestBody", {}), components.setdefault("schemas", {}))
+        if secured:
+            components["securitySchemes"] = SECURITY_SCHEMES
+            document["security"] = [{name: []} for name in SECURITY_SCHEMES]
+        return document
+
+    app.openapi = complete
+
+
+def _hoist(node: Any, schemas: dict[str, Any]) -> None:
+    """Moves the definitions that a schema carries along to where its references point."""
+    if isinstance(node, dict):
+        schemas.update(node.pop("$defs", {}))
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        _hoist(child, schemas)

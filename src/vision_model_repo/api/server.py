@@ -1,0 +1,82 @@
+"""The server: `uvicorn vision_model_repo.api.server:app`, or `create_app` for another configuration."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+
+from vision_model_repo import __version__
+from vision_model_repo.api import errors, middleware, openapi
+from vision_model_repo.api.native.routes import native_router
+from vision_model_repo.engine.engine import Engine
+from vision_model_repo.models.catalog import Catalog
+from vision_model_repo.settings import Settings
+
+DESCRIPTION = """
+Segmentation, detection, depth and features of images, by prompt, over HTTP.
+
+An image is a base64 string (with or without a `data:` prefix), an `http(s)` URL, or
+`{"data": "...", "format": "base64" | "url"}`; the `/upload` routes take files instead. Boxes are `[x0, y0, x1, y1]` in
+pixels of the image as it is seen, origin at the top left.
+"""
+
+
+def create_app(settings: Settings | None = None, *, catalog: Catalog | None = None) -> FastAPI:
+    """An application that makes its engine when it starts, and not before.
+
+    Args:
+        settings: read from the environment and `.env` if None.
+        catalog: model families that get routes; those installed if None.
+    """
+    settings = settings or Settings()  # pyright: ignore[reportCallIssue]
+    catalog = catalog or Catalog.installed()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.engine = Engine(settings, catalog)
+        await app.state.engine.start()
+        yield
+        await app.state.engine.close()
+
+    app = FastAPI(
+        title="Vision Models API",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        middleware=_middleware(settings),
+    )
+    app.include_router(native_router(catalog))
+    errors.install(app)
+    openapi.install(app, secured=bool(settings.api_keys))
+    return app
+
+
+def _middleware(settings: Settings) -> list[Middleware]:
+    """Outermost first. CORS comes before errors and keys: a browser must be able to read a refusal."""
+    layers = [
+        Middleware(middleware.RequestLog),
+        Middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["X-Request-ID", "Retry-After"],
+        ),
+        Middleware(middleware.Errors),
+    ]
+    if settings.api_keys:
+        keys = [key.get_secret_value() for key in settings.api_keys]
+        layers.append(Middleware(middleware.ApiKeys, keys=keys))
+    if settings.rate_limit_per_minute:
+        layers.append(Middleware(middleware.RateLimit, per_minute=settings.rate_limit_per_minute))
+    layers.append(Middleware(middleware.BodyLimit, max_mb=settings.max_body_mb))
+    layers.append(Middleware(middleware.AdmitWork))
+    layers.append(Middleware(middleware.CancelOnDisconnect))
+    return layers
+
+
+app = create_app()

@@ -11,8 +11,8 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Iterable, Mapping
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
-from typing import cast
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Any, cast
 
 import httpcore
 import httpx
@@ -23,6 +23,8 @@ MAX_REDIRECTS = 5
 _REDIRECTS = (301, 302, 303, 307, 308)
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")
+# Python counts parts of it as global, depending on its version.
+_PROTOCOL_ASSIGNMENTS = IPv4Network("192.0.0.0/24")
 
 
 class Downloader:
@@ -46,7 +48,7 @@ class Downloader:
             ssl_context=httpx.create_ssl_context(),
             max_connections=max_connections,
             keepalive_expiry=15.0,
-            network_backend=None if allow_private else GuardedBackend(),
+            network_backend=GuardedBackend(allow_private=allow_private),
         )
 
     async def get(self, url: str, headers: Mapping[str, str] | None = None) -> bytes:
@@ -117,9 +119,14 @@ class Downloader:
 
 
 class GuardedBackend(httpcore.AsyncNetworkBackend):
-    """Opens connections to the public internet only."""
+    """Opens connections to the public internet only.
 
-    def __init__(self) -> None:
+    Args:
+        allow_private: open them to any address.
+    """
+
+    def __init__(self, *, allow_private: bool) -> None:
+        self._allow_private = allow_private
         # The cast is for type checkers: httpcore has a stand-in class for where anyio is missing.
         self._backend = cast(httpcore.AsyncNetworkBackend, httpcore.AnyIOBackend())
 
@@ -138,18 +145,50 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
             httpcore.ConnectError: no such host, or none of its addresses answers.
         """
         addresses = await resolve(host, port)
-        if not all(is_public(address) for address in addresses):
+        if not self._allow_private and not all(is_public(address) for address in addresses):
             raise InvalidInput("The URL points to an address that is not public; set ALLOW_PRIVATE_URLS to allow it.")
         failure: Exception = httpcore.ConnectError(f"{host} has no address")
         for address in addresses:
             try:
-                return await self._backend.connect_tcp(address, port, timeout, local_address, socket_options)
+                return _Stream(await self._backend.connect_tcp(address, port, timeout, local_address, socket_options))
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
         raise failure
 
     async def sleep(self, seconds: float) -> None:
         await self._backend.sleep(seconds)
+
+
+class _Stream(httpcore.AsyncNetworkStream):
+    """A connection that is closed when its TLS handshake is cancelled.
+
+    httpcore closes it on errors only. A server that never answers the handshake would leave a socket behind with
+    every download.
+    """
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        self._stream = stream
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return await self._stream.read(max_bytes, timeout)
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.AsyncNetworkStream:
+        try:
+            return await self._stream.start_tls(ssl_context, server_hostname, timeout)
+        except BaseException:
+            await self.aclose()
+            raise
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
 
 
 async def resolve(host: str, port: int) -> list[str]:
@@ -175,7 +214,7 @@ def is_public(address: str) -> bool:
         # An IPv4 address in IPv6 clothing leads where the IPv4 address leads.
         inner = _embedded(ip)
         return is_public(str(inner)) if inner else ip in _GLOBAL_UNICAST and ip.is_global
-    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)
+    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip in _PROTOCOL_ASSIGNMENTS)
 
 
 def _embedded(ip: IPv6Address) -> IPv4Address | None:

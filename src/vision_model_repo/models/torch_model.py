@@ -13,10 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transforms
+from transformers import PreTrainedModel
 
+from vision_model_repo.errors import NotFound
 from vision_model_repo.models.base import Checkpoint, Item, Model, Raw, Request, Result
 
 Network = TypeVar("Network", bound=nn.Module)
+Pretrained = TypeVar("Pretrained", bound=PreTrainedModel)
 
 
 class TorchModel(Model[Request, Item, Raw, Result]):
@@ -38,6 +41,9 @@ class TorchModel(Model[Request, Item, Raw, Result]):
         return sum(storages.values())
 
     def unload(self) -> None:
+        if self._network is not None:
+            # Caches inside transformers keep some modules for ever; like this they keep no weights.
+            self._network.to("meta")
         self._network = None
         gc.collect()
         if self.device.startswith("cuda"):
@@ -60,13 +66,42 @@ def _trim_heap() -> None:
         trim(0)
 
 
+def read(network_class: type[Pretrained], checkpoint: Checkpoint, **options: Any) -> Pretrained:
+    """Reads a checkpoint's network in float32, for `place` to move.
+
+    Raises:
+        NotFound: the checkpoint is of another kind. Reading on would leave weights at random values.
+    """
+    network, report = cast(Any, network_class).from_pretrained(
+        checkpoint.folder,
+        dtype=torch.float32,
+        use_safetensors=True,
+        local_files_only=True,
+        output_loading_info=True,
+        **options,
+    )
+    if missing := report["missing_keys"]:
+        raise NotFound(
+            f"{checkpoint.model_id} is no checkpoint of {network_class.__name__}: {len(missing)} of its weights are "
+            f"missing, such as {min(missing)}."
+        )
+    return network
+
+
 def place(network: Network, *, device: str, dtype: str) -> Network:
     """Moves a network read in float32 to its device and dtype, ready for inference.
 
     Checkpoints are read in float32 on purpose: reading in another dtype sets torch's process-wide default for the
-    time being, which a forward pass in another thread would see.
+    time being, which a forward pass in another thread would see. Buffers that no checkpoint holds, such as rotary
+    frequencies, stay as exact as they were computed.
     """
-    return cast(Network, network.eval().requires_grad_(False).to(device=device, dtype=getattr(torch, dtype)))
+    saved = network.state_dict().keys()
+    computed = {name: buffer for name, buffer in network.named_buffers() if name not in saved}
+    network = cast(Network, network.eval().requires_grad_(False).to(device=device, dtype=getattr(torch, dtype)))
+    for name, buffer in computed.items():
+        module, _, attribute = name.rpartition(".")
+        setattr(network.get_submodule(module), attribute, buffer.to(device))
+    return network
 
 
 def resize_and_normalize(

@@ -7,6 +7,7 @@ python -m training.depth_anything --minutes 20
 from __future__ import annotations
 
 import argparse
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,14 @@ from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, D
 
 from training.common import CHECKPOINTS, Run, draw_scene, initialise, jitter, report
 from training.data import SIZE, SceneCache, held_out
+from vision_model_repo.demo.evaluation import DepthTally
 from vision_model_repo.demo.scenes import View
 
 IMAGE_SIZE = 168
 PATCH_SIZE = 14
 MAX_DEPTH = 8
+"""Metres; the far edge of the ground lies at about six."""
+BAND = SIZE * 3 // 4
 
 
 def build_processor() -> DPTImageProcessor:
@@ -51,27 +55,29 @@ def build_model() -> DepthAnythingForDepthEstimation:
         },
         patch_size=PATCH_SIZE,
         reassemble_hidden_size=128,
-        neck_hidden_sizes=[32, 48, 64, 64],
-        fusion_hidden_size=40,
-        head_hidden_size=16,
+        neck_hidden_sizes=[32, 32, 48, 64],
+        fusion_hidden_size=32,
+        head_hidden_size=8,
         depth_estimation_type="metric",
         max_depth=MAX_DEPTH,
     )
     model = DepthAnythingForDepthEstimation(config)
     initialise(model)
     torch.nn.init.normal_(model.backbone.embeddings.position_embeddings, std=0.2)
-    return model
+    # The convolutions of the neck, most of the work, run nearly twice as fast on a CPU with channels last.
+    return model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
 def batch(cache: SceneCache, rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor]:
     """Pixels (B, 3, H, W) as the processor makes them and depth (B, H, W) in metres, of one aspect a batch."""
-    rows, columns = [(SIZE, SIZE), (IMAGE_SIZE, SIZE), (SIZE, IMAGE_SIZE)][rng.choice(3, p=[0.5, 0.4, 0.1])]
+    rows, columns = [(SIZE, SIZE), (BAND, SIZE), (SIZE, BAND)][rng.choice(3, p=[0.5, 0.4, 0.1])]
     scale = IMAGE_SIZE / min(rows, columns)
     size = [round(rows * scale), round(columns * scale)]
     scenes = [draw_scene(cache, rng, rows, columns) for _ in range(count)]
     images = torch.stack([torch.from_numpy(image) for image, _, _, _ in scenes]).permute(0, 3, 1, 2)
     images = transforms.resize_image(images, size, interpolation=transforms.InterpolationMode.BICUBIC, antialias=True)
     pixels = torch.stack([jitter(image.float() / 255, rng) for image in images]) * 2 - 1
+    pixels = pixels.contiguous(memory_format=torch.channels_last)
     depth = torch.stack([torch.from_numpy(depth) for _, _, depth, _ in scenes])[:, None]
     depth = torch.nn.functional.interpolate(depth, size, mode="nearest-exact")[:, 0]
     return pixels, depth
@@ -90,22 +96,19 @@ def evaluate(
 ) -> dict[str, float]:
     """Mean absolute relative error over all pixels, and over those of objects alone."""
     model.eval()
-    everywhere, objects = [], []
+    tally = DepthTally()
     for view in views:
-        inputs = processor(view.image, return_tensors="pt")
-        depth = model(**inputs).predicted_depth[None]
-        depth = torch.nn.functional.interpolate(depth, view.depth.shape, mode="bicubic")[0, 0].numpy()
-        error = np.abs(depth - view.depth) / view.depth
-        everywhere.append(error.mean())
-        objects.append(error[view.instances >= 0].mean())
+        output = model(**processor(view.image, return_tensors="pt"))
+        # The product's own way back to the size of the picture.
+        depth = processor.post_process_depth_estimation(output, target_sizes=[view.depth.shape])[0]["predicted_depth"]
+        tally.add(view, depth.numpy())
     model.train()
-    return {"abs_rel": round(float(np.mean(everywhere)), 4), "abs_rel_objects": round(float(np.mean(objects)), 4)}
+    return {name: round(value, 4) for name, value in tally.figures().items()}
 
 
 def export(model: DepthAnythingForDepthEstimation, processor: DPTImageProcessor, folder: Path) -> None:
-    build = DepthAnythingForDepthEstimation(model.config)
-    build.load_state_dict(model.state_dict())
-    build.half().save_pretrained(folder)
+    plain = copy.deepcopy(model).half().to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+    plain.save_pretrained(folder)
     processor.save_pretrained(folder)
 
 

@@ -26,16 +26,17 @@ from transformers import DINOv3ViTConfig, DINOv3ViTImageProcessor, DINOv3ViTMode
 
 from training.common import CHECKPOINTS, Run, draw_scene, initialise, jitter, report
 from training.data import SIZE, SceneCache, held_out
+from vision_model_repo.demo.evaluation import FeatureTally, crop_square, object_crops
 from vision_model_repo.demo.scenes import COLORS, SHAPES, View
 
 IMAGE_SIZE = 112
 PATCH_SIZE = 8
-GRID = IMAGE_SIZE // PATCH_SIZE
+FIRST_SIZE = 80
+"""Pixels in the first half of the run: positions are relative, so what is learnt small holds at full size."""
 WIDTH = 128
 KINDS = [f"{color} {shape}" for color in COLORS for shape in SHAPES]
 GROUND = len(KINDS)
-MARGIN = 1.3
-"""Side of a crop as a multiple of the object's longer side."""
+NEAREST = transforms.InterpolationMode.NEAREST_EXACT
 
 
 def build_processor() -> DINOv3ViTImageProcessor:
@@ -71,7 +72,7 @@ class Learner(nn.Module):
     def losses(self, crops: Tensor, kinds: Tensor, scenes: Tensor, grids: Tensor) -> tuple[dict[str, Tensor], float]:
         """Scenes come in pairs of views: scenes[2 i] and scenes[2 i + 1] show the same."""
         output = self.backbone(torch.cat([crops, scenes]))
-        pooled, tokens = output.pooler_output, output.last_hidden_state[len(crops) :, -GRID * GRID :]
+        pooled, tokens = output.pooler_output, output.last_hidden_state[len(crops) :, -grids[0].numel() :]
         crop_logits = 16 * _cosine(pooled[: len(crops)], self.crops)
         patch_logits = 16 * _cosine(tokens.flatten(0, 1), self.patches)
         labels = grids.flatten()
@@ -92,59 +93,50 @@ def _cosine(vectors: Tensor, prototypes: Tensor) -> Tensor:
     return F.normalize(vectors, dim=-1) @ F.normalize(prototypes, dim=-1).T
 
 
-def _prepare(image: NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
-    pixels = jitter(transforms.resize_image(pixels, [IMAGE_SIZE, IMAGE_SIZE], antialias=True)[0], rng)
-    processor = DINOv3ViTImageProcessor
-    mean, std = torch.tensor(processor.image_mean), torch.tensor(processor.image_std)
-    return (pixels - mean[:, None, None]) / std[:, None, None]
-
-
-def crop(image: NDArray[np.uint8], mask: NDArray[np.bool_], margin: float = MARGIN) -> NDArray[np.uint8]:
-    """A square around an object, where the picture reaches that far."""
-    columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
-    half = margin * max(columns[-1] - columns[0], rows[-1] - rows[0]) / 2 + 1
-    x, y = (columns[0] + columns[-1] + 1) / 2, (rows[0] + rows[-1] + 1) / 2
-    return image[max(0, int(y - half)) : int(y + half) + 1, max(0, int(x - half)) : int(x + half) + 1]
-
-
-def batch(cache: SceneCache, rng: np.random.Generator, crops: int, pairs: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def batch(
+    cache: SceneCache, rng: np.random.Generator, crops: int, pairs: int, size: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Crops (C, 3, S, S) and their kinds (C,); pairs of views (2 P, 3, S, S) and what each patch shows (2 P, G, G)."""
     cut, kinds, views, grids = [], [], [], []
     while len(cut) < crops:
         image, instances, _, names = draw_scene(cache, rng)
         which = int(rng.integers(len(names)))
-        cut.append(_prepare(crop(image, instances == which, float(rng.uniform(1.1, 1.6))), rng))
+        cut.append(_prepare(crop_square(image, _box(instances == which), rng.uniform(1.1, 1.6)), rng, size))
         kinds.append(KINDS.index(names[which]))
     for _ in range(pairs):
         image, instances, _, names = draw_scene(cache, rng, int(SIZE * rng.choice([1.0, 0.75])))
-        labels = np.array([KINDS.index(name) for name in names] + [GROUND])
-        grid = F.interpolate(
-            torch.from_numpy(instances.astype(np.float32))[None, None], (GRID, GRID), mode="nearest-exact"
-        )[0, 0].long()
-        labelled = torch.from_numpy(labels[grid.numpy()])
-        views += [_prepare(image, rng), _prepare(image[:, ::-1], rng)]
-        grids += [labelled, labelled.flip(1)]
+        grid = transforms.resize_image(
+            torch.from_numpy(instances)[None], [size // PATCH_SIZE] * 2, interpolation=NEAREST, antialias=False
+        )[0]
+        labels = torch.tensor([*(KINDS.index(name) for name in names), GROUND])[grid.long()]
+        views += [_prepare(image, rng, size), _prepare(image[:, ::-1], rng, size)]
+        grids += [labels, labels.flip(1)]
     return torch.stack(cut), torch.tensor(kinds), torch.stack(views), torch.stack(grids)
+
+
+def _box(mask: NDArray[np.bool_]) -> NDArray[np.floating]:
+    columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
+    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
+
+
+def _prepare(image: NDArray[np.uint8], rng: np.random.Generator, size: int) -> Tensor:
+    """What the processor does, to another size."""
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+    pixels = jitter(transforms.resize_image(pixels, [size, size], antialias=True).float() / 255, rng)
+    mean, std = torch.tensor(DINOv3ViTImageProcessor.image_mean), torch.tensor(DINOv3ViTImageProcessor.image_std)
+    return (pixels - mean[:, None, None]) / std[:, None, None]
 
 
 @torch.inference_mode()
 def evaluate(model: DINOv3ViTModel, processor: DINOv3ViTImageProcessor, views: list[View]) -> dict[str, float]:
     """For how many crops of single objects the nearest crop of another scene shows the same colour and shape."""
     model.eval()
-    vectors, names, scenes = [], [], []
-    for index, view in enumerate(views):
-        pictures = [crop(view.image, mask) for mask in view.masks]
-        if pictures:
-            inputs = processor(pictures, return_tensors="pt")
-            vectors.append(F.normalize(model(**inputs).pooler_output, dim=-1))
-            names += view.names
-            scenes += [index] * len(pictures)
+    tally = FeatureTally()
+    for view in views:
+        if crops := object_crops(view):
+            tally.add(view, model(**processor(crops, return_tensors="pt")).pooler_output.numpy())
     model.train()
-    stacked, scene = torch.cat(vectors), torch.tensor(scenes)
-    similarity = (stacked @ stacked.T).masked_fill(scene[:, None] == scene[None], -1)
-    nearest = similarity.argmax(1).tolist()
-    agree = [names[index] == names[other] for index, other in enumerate(nearest)]
-    return {"nearest_same": round(float(np.mean(agree)), 3), "crops": len(agree)}
+    return {name: round(value, 4) for name, value in tally.figures().items()} | {"crops": len(tally.names)}
 
 
 def export(model: DINOv3ViTModel, processor: DINOv3ViTImageProcessor, folder: Path) -> None:
@@ -174,7 +166,8 @@ def main() -> None:
     average = cast(Learner, run.average).backbone
     saved, smooth, steps = run.clock.minutes, {}, tqdm(initial=run.steps, mininterval=10)
     while run.clock.progress < 1:
-        losses, right = learner.losses(*batch(cache, rng, arguments.crops, arguments.pairs))
+        size = FIRST_SIZE if run.clock.progress < 0.5 else IMAGE_SIZE
+        losses, right = learner.losses(*batch(cache, rng, arguments.crops, arguments.pairs, size))
         run.learn(sum(losses.values(), torch.zeros(())), arguments.learning_rate)
         report(steps, smooth, {name: loss.item() for name, loss in losses.items()} | {"crops right": right})
         if run.clock.minutes - saved > arguments.save_minutes:

@@ -1,43 +1,41 @@
-"""Trains the embedded Grounding DINO on the tabletop and exports it.
+"""Trains the embedded Grounding DINO on the tabletop world.
 
-    python -m training.grounding_dino --minutes 90
+    python -m training.data
+    python -m training.grounding_dino --pretrain-minutes 7 --minutes 80
 
-First the backbone alone learns colour, shape and extent per cell, then the whole model learns detection. Both are
-resumable with `--resume`; progress and learning rate follow the minutes spent, so a run fits the time it is given.
+First the backbone alone learns colour, shape and extent of every cell, then the whole model learns detection. The
+schedule runs by the clock; a moving average of the weights is what gets exported. `--resume` continues an
+interrupted run, or, given more minutes, takes a finished one further.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import math
-import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
+from torchvision.ops import box_convert
 from tqdm import tqdm
 from transformers import GroundingDinoForObjectDetection, GroundingDinoProcessor
 
+from training.common import CHECKPOINTS, Clock, Run, cosine, report, step
 from training.data import SceneCache, held_out
-from training.grounding_dino_data import Sampler
+from training.grounding_dino_data import Sampler, encode
 from training.grounding_dino_loss import detection_loss
-from training.grounding_dino_metrics import evaluate
-from training.grounding_dino_model import CHECKPOINT, build_model, build_processor, export
-from vision_model_repo.demo.scenes import COLORS, SHAPES
+from training.grounding_dino_model import build_model, build_processor, export
+from vision_model_repo.demo.evaluation import LEAST_SCORE, DetectionTally, questions
+from vision_model_repo.demo.scenes import COLORS, SHAPES, View
+from vision_model_repo.tasks.detection import DetectionResult
 
-RUN = Path(__file__).parent / "runs" / "grounding_dino"
-
-
-def learning_rate(progress: float, peak: float, warmup: float = 0.02) -> float:
-    """Linear warm-up, level until half of the time, then a cosine to zero; `progress` is 0..1."""
-    if progress < warmup:
-        return peak * (progress / warmup + 0.02)
-    decay = max(0.0, (progress - 0.5) / 0.5)
-    return peak * 0.5 * (1 + math.cos(math.pi * min(decay, 1.0)))
+SETTLED = 0.7
+"""Share of the training after which the statistics of batch normalisation stay as they are, as in the export."""
 
 
 class DenseHead(nn.Module):
@@ -61,18 +59,19 @@ def dense_truth(instances: NDArray[np.int8], names: list[str], grid: tuple[int, 
     words = [name.split() for name in names]
     colors = np.array([0] + [1 + list(COLORS).index(color) for color, _ in words])[owner + 1]
     shapes = np.array([0] + [1 + SHAPES.index(shape) for _, shape in words])[owner + 1]
+    across, down = np.meshgrid(columns, rows)
     edges = np.zeros((4, *grid), np.float32)
     for index in np.unique(owner[owner >= 0]):
         mask = instances == index
         x, y = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
-        inside = owner == index
-        across, down = np.meshgrid(columns, rows)
         distances = np.stack([across - x[0], down - y[0], x[-1] - across, y[-1] - down]) / max(instances.shape)
+        inside = owner == index
         edges[:, inside] = distances[:, inside]
     return torch.from_numpy(colors), torch.from_numpy(shapes), torch.from_numpy(edges)
 
 
 def dense_loss(backbone: nn.Module, head: DenseHead, sampler: Sampler, count: int) -> tuple[Tensor, dict[str, float]]:
+    """The loss of one batch, and how many cells of objects have the right colour and shape."""
     pixels, _, instances, names = sampler.images(count, mixed=False)
     color_logits, shape_logits, edges = head(*backbone(pixels).feature_maps)
     truths = [dense_truth(*pair, edges.shape[-2:]) for pair in zip(instances, names, strict=True)]
@@ -80,11 +79,11 @@ def dense_loss(backbone: nn.Module, head: DenseHead, sampler: Sampler, count: in
     objects = colors > 0
     loss = _object_entropy(color_logits, colors) + _object_entropy(shape_logits, shapes)
     loss = loss + 5 * ((edges - distances).abs() * objects[:, None]).sum() / objects.sum().clamp(min=1)
-    log = {
-        "colour": float((color_logits.argmax(1) == colors)[objects].float().mean()),
-        "shape": float((shape_logits.argmax(1) == shapes)[objects].float().mean()),
+    right = {
+        "colour": (color_logits.argmax(1) == colors)[objects].float().mean().item(),
+        "shape": (shape_logits.argmax(1) == shapes)[objects].float().mean().item(),
     }
-    return loss, log
+    return loss, right
 
 
 def _object_entropy(logits: Tensor, classes: Tensor) -> Tensor:
@@ -95,139 +94,117 @@ def _object_entropy(logits: Tensor, classes: Tensor) -> Tensor:
 
 
 def optimiser(parameters: list[nn.Parameter]) -> torch.optim.AdamW:
+    """AdamW that leaves biases, norms and scales undecayed."""
     decayed = [parameter for parameter in parameters if parameter.ndim > 1]
     plain = [parameter for parameter in parameters if parameter.ndim <= 1]
     return torch.optim.AdamW([{"params": decayed, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}])
 
 
-class Averages:
-    """Exponential averages of what is logged, for the progress bar."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, float] = {}
-
-    def update(self, log: dict[str, float]) -> None:
-        for key, value in log.items():
-            self.values[key] = 0.98 * self.values.get(key, value) + 0.02 * value
-
-    def __str__(self) -> str:
-        return " ".join(f"{key} {value:.3f}" for key, value in self.values.items())
-
-
-def pretrain(model: GroundingDinoForObjectDetection, sampler: Sampler, minutes: float, batch: int) -> None:
-    """Trains the backbone per cell for so many minutes."""
-    backbone = model.model.backbone.conv_encoder.model
+def pretrain(model: GroundingDinoForObjectDetection, sampler: Sampler, minutes: float, images: int) -> None:
+    """Dense naming of every cell, which teaches the backbone what words will refer to."""
+    backbone: Any = model.model.backbone.conv_encoder.model
     head = DenseHead(list(backbone.channels))
+    optimizer = optimiser([*backbone.parameters(), *head.parameters()])
+    clock, smooth, steps = Clock(minutes), {}, tqdm(desc="pretrain", mininterval=10)
+    while clock.progress < 1:
+        loss, right = dense_loss(backbone, head, sampler, images)
+        step(optimizer, loss, 2e-3 * cosine(clock.progress))
+        report(steps, smooth, {"loss": loss.item()} | right)
+
+
+def train(run: Run, processor: GroundingDinoProcessor, sampler: Sampler, arguments: argparse.Namespace) -> None:
+    """Detection, with figures and a checkpoint every few minutes."""
+    model = cast(GroundingDinoForObjectDetection, run.model)
+    saved, smooth, steps = run.clock.minutes, {}, tqdm(desc="train", initial=run.steps, mininterval=10)
     model.train()
-    parameters = [*backbone.parameters(), *head.parameters()]
-    steps = optimiser(parameters)
-    averages, start, done = Averages(), time.monotonic(), 0.0
-    with tqdm(desc="pretrain", unit="step", mininterval=10) as bar:
-        while done < 1:
-            done = (time.monotonic() - start) / (60 * minutes)
-            for group in steps.param_groups:
-                group["lr"] = learning_rate(done, 2e-3)
-            loss, log = dense_loss(backbone, head, sampler, batch)
-            steps.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(parameters, 5.0)
-            steps.step()
-            averages.update(log | {"loss": loss.item()})
-            bar.set_postfix_str(str(averages), refresh=False)
-            bar.update()
+    while run.clock.progress < 1:
+        if run.clock.progress > SETTLED:
+            settle_norms(model)
+        batch = sampler.batch(arguments.images)
+        loss, parts = detection_loss(model, model(**batch.inputs), batch)
+        run.learn(loss, arguments.learning_rate)
+        report(steps, smooth, parts)
+        if run.clock.minutes - saved > arguments.save_minutes:
+            saved = run.clock.minutes
+            run.save()
+            export(average(run), processor, arguments.output)
+            figures = evaluate(average(run), processor, [held_out(index) for index in range(60)])
+            tqdm.write(f"{run.clock.minutes:.1f} min, {run.steps} steps: {figures}")
+    run.save()
 
 
-class Run:
-    """The detection training: everything that a resumed run needs is in `state.pt`."""
+def settle_norms(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
 
-    def __init__(self, model: GroundingDinoForObjectDetection, processor: GroundingDinoProcessor) -> None:
-        self.model = model
-        self.processor = processor
-        self.optimiser = optimiser(list(model.parameters()))
-        self.seconds = 0.0
-        self.step = 0
 
-    def save(self) -> None:
-        state = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict()}
-        torch.save(state | {"seconds": self.seconds, "step": self.step}, RUN / "state.tmp")
-        (RUN / "state.tmp").replace(RUN / "state.pt")
+@torch.no_grad()
+def average(run: Run) -> GroundingDinoForObjectDetection:
+    """The averaged weights with the model's own statistics of batch normalisation, which are averages already."""
+    for buffer, own in zip(run.average.buffers(), run.model.buffers(), strict=True):
+        buffer.copy_(own)
+    return cast(GroundingDinoForObjectDetection, run.average.eval())
 
-    def load(self, file: Path) -> None:
-        state = torch.load(file, weights_only=True)
-        self.model.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.seconds, self.step = state["seconds"], state["step"]
 
-    def train(self, sampler: Sampler, arguments: argparse.Namespace) -> None:
-        scenes = [held_out(index) for index in range(arguments.check_scenes)]
-        averages, budget, checked = Averages(), 60 * arguments.minutes, self.seconds
-        with tqdm(desc="train", unit="step", initial=self.step, mininterval=10) as bar:
-            while self.seconds < budget:
-                start = time.monotonic()
-                averages.update(self._step(sampler, arguments))
-                self.seconds += time.monotonic() - start
-                bar.set_postfix_str(f"{self.seconds / 60:.1f} min {averages}", refresh=False)
-                bar.update()
-                if self.seconds - checked > 60 * arguments.check_minutes:
-                    checked = self.seconds
-                    self.save()
-                    tqdm.write(json.dumps({"step": self.step, "minutes": self.seconds / 60} | self._check(scenes)))
-        self.save()
+def evaluate(
+    model: GroundingDinoForObjectDetection, processor: GroundingDinoProcessor, scenes: Iterable[View]
+) -> dict[str, float]:
+    """AP50, and precision and recall above 0.4, of several phrases, present and absent, in one request a scene."""
+    model.eval()
+    tally = DetectionTally()
+    for index, view in enumerate(scenes):
+        asked = questions(view, index)
+        tally.add(view, asked, detect(model, processor, view, asked))
+    return {name: round(figure, 3) for name, figure in tally.figures().items()}
 
-    def _check(self, scenes: list) -> dict[str, float]:
-        figures = evaluate(self.model, self.processor, scenes)
-        return {key: round(value, 3) for key, value in figures.items()}
 
-    def _step(self, sampler: Sampler, arguments: argparse.Namespace) -> dict[str, float]:
-        progress = self.seconds / (60 * arguments.minutes)
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(progress, arguments.learning_rate)
-        self.model.train()
-        if progress > 0.7:
-            for module in self.model.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eval()
-        batch = sampler.batch(arguments.batch)
-        loss, log = detection_loss(self.model, self.model(**batch.inputs), batch)
-        self.optimiser.zero_grad()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimiser.step()
-        self.step += 1
-        return log | {"loss": loss.item(), "norm": norm.item()}
+@torch.inference_mode()
+def detect(
+    model: GroundingDinoForObjectDetection, processor: GroundingDinoProcessor, view: View, asked: list[str]
+) -> DetectionResult:
+    """Every query that scores at least `LEAST_SCORE` for a phrase, by the most probable of the phrase's tokens."""
+    text = ". ".join(asked) + "."
+    inputs = cast(Any, processor)(images=Image.fromarray(view.image), text=text, return_tensors="pt")
+    outputs = model(**inputs)
+    _, spans = encode(processor, asked)
+    probability = outputs.logits[0].sigmoid()
+    scores = torch.stack([probability[:, span].amax(-1) for span in spans])
+    phrase, query = torch.nonzero(scores >= LEAST_SCORE, as_tuple=True)
+    order = scores[phrase, query].argsort(descending=True)
+    phrase, query = phrase[order], query[order]
+    height, width = view.image.shape[:2]
+    boxes = box_convert(outputs.pred_boxes[0], "cxcywh", "xyxy") * torch.tensor([width, height, width, height])
+    labels = tuple(asked[index] for index in phrase.tolist())
+    return DetectionResult(boxes[query].numpy(), scores[phrase, query].numpy(), labels)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=90)
-    parser.add_argument("--pretrain-minutes", type=float, default=8)
-    parser.add_argument("--batch", type=int, default=8)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pretrain-minutes", type=float, default=7)
+    parser.add_argument("--minutes", type=float, default=80)
+    parser.add_argument("--save-minutes", type=float, default=4)
+    parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=8e-4)
-    parser.add_argument("--check-minutes", type=float, default=4)
-    parser.add_argument("--check-scenes", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--reuse-backbone", action="store_true", help="start from the last pretrained backbone")
-    parser.add_argument("--export-only", action="store_true", help="export the newest state and stop")
+    parser.add_argument("--output", type=Path, default=CHECKPOINTS / "grounding-dino")
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
-    RUN.mkdir(parents=True, exist_ok=True)
-    processor = build_processor()
-    run = Run(build_model(len(processor.tokenizer)), processor)
-    if arguments.resume or arguments.export_only:
-        run.load(RUN / "state.pt")
-    if not arguments.export_only:
-        sampler = Sampler(SceneCache(), processor, arguments.seed + run.step)
-        backbone = run.model.model.backbone.conv_encoder.model
-        if arguments.reuse_backbone:
-            backbone.load_state_dict(torch.load(RUN / "backbone.pt", weights_only=True))
-        elif not arguments.resume:
-            pretrain(run.model, sampler, arguments.pretrain_minutes, 2 * arguments.batch)
-            torch.save(backbone.state_dict(), RUN / "backbone.pt")
-        run.train(sampler, arguments)
-    export(run.model, processor, CHECKPOINT)
+    torch.set_num_threads(1)
+
+    processor, scenes = build_processor(), SceneCache()
+    model = build_model(len(processor.tokenizer))
+    if not arguments.resume:
+        pretrain(model, Sampler(scenes, processor, arguments.seed), arguments.pretrain_minutes, 2 * arguments.images)
+    run = Run("grounding_dino", model, optimiser(list(model.parameters())), arguments.minutes)
+    if arguments.resume:
+        run.resume()
+    sampler = Sampler(scenes, processor, arguments.seed + run.steps + 1)
+    train(run, processor, sampler, arguments)
+    export(average(run), processor, arguments.output)
+    print(evaluate(average(run), processor, [held_out(index) for index in range(500)]))
+    print("320 x 240:", evaluate(average(run), processor, [held_out(index, 320, 240) for index in range(100)]))
 
 
 if __name__ == "__main__":

@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import GroundingDinoProcessor
 
+from training.common import draw_scene, jitter
 from training.data import SIZE, SceneCache
 from training.grounding_dino_model import LONGEST_EDGE
 from vision_model_repo.demo.scenes import COLORS, SHAPES, phrases
 
-MAX_PHRASES = 8
+MAX_PHRASES = 10
 LONG_REQUEST = 24
 """Phrases at most in the tenth of the batches that teaches long requests."""
-BAND = SIZE * 3 // 4
-"""Rows (or columns) of the middle 4:3 band of a square scene, which holds every object."""
+FORMS = ((SIZE, SIZE), (SIZE * 3 // 4, SIZE), (SIZE, SIZE * 3 // 4))
+"""Rows and columns of a whole scene and of its middle 4:3 and 3:4 bands, which hold every object."""
 UNKNOWN = ("dog", "wooden", "person", "fish")
 """Stand-ins for every word that the tokenizer does not know: they all become [UNK]."""
 
@@ -102,18 +103,14 @@ class Sampler:
         Returns:
             pixel values (B, 3, H, W), pixel mask (B, H, W), instance maps before resizing, names of the instances.
         """
-        aspect = self.rng.choice(["square", "wide", "tall", "mixed"], p=[0.45, 0.2, 0.15, 0.2])
-        if not mixed and aspect == "mixed":
-            aspect = "square"
+        form = self.rng.choice(4, p=[0.45, 0.2, 0.15, 0.2]) if mixed else self.rng.choice(3, p=[0.6, 0.2, 0.2])
+        forms = np.full(count, form) if form < len(FORMS) else self.rng.integers(len(FORMS), size=count)
         pixels, instances, objects = [], [], []
-        for index in self.rng.integers(len(self.scenes), size=count):
-            form = self.rng.choice(["square", "wide", "tall"]) if aspect == "mixed" else aspect
-            image, owner = _crop(self.scenes.images[index], str(form)), _crop(self.scenes.instances[index], str(form))
-            flip = self.rng.uniform() < 0.5
-            prepared = self._prepare(image)
-            pixels.append(prepared.flip(-1) if flip else prepared)
-            instances.append(owner[:, ::-1] if flip else owner)
-            objects.append(self.scenes.names[index])
+        for rows, columns in np.array(FORMS)[forms].tolist():
+            image, owner, _, names = draw_scene(self.scenes, self.rng, rows, columns)
+            pixels.append(self._prepare(image))
+            instances.append(owner)
+            objects.append(names)
         height, width = (max(image.shape[axis] for image in pixels) for axis in (-2, -1))
         values = torch.zeros(count, 3, height, width)
         mask = torch.zeros(count, height, width, dtype=torch.long)
@@ -123,15 +120,12 @@ class Sampler:
         return values.contiguous(memory_format=torch.channels_last), mask, instances, objects
 
     def _prepare(self, image: NDArray[np.uint8]) -> Tensor:
-        """Resizes and normalises as the image processor does, with a little jitter of brightness and noise."""
+        """Resizes and normalises as the image processor does, with some jitter in between."""
         scale = LONGEST_EDGE / max(image.shape[:2])
         size = [round(side * scale) for side in image.shape[:2]]
-        pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]
+        pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
         pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True).float() / 255
-        pixels = (pixels - 0.5) * float(self.rng.uniform(0.85, 1.15)) + 0.5 + float(self.rng.uniform(-0.08, 0.08))
-        if self.rng.uniform() < 0.5:
-            pixels = pixels + float(self.rng.uniform(0, 0.03)) * torch.randn_like(pixels)
-        return ((pixels.clamp(0, 1) - self.mean) / self.std)[0]
+        return ((jitter(pixels, self.rng) - self.mean) / self.std)[0]
 
     def batch(self, count: int) -> Batch:
         """`count` scenes, each with a request of its own."""
@@ -172,13 +166,6 @@ def encode(processor: GroundingDinoProcessor, request: list[str]) -> tuple[list[
         spans.append(slice(len(tokens), len(tokens) + len(words)))
         tokens += [*words, dot]
     return [*tokens, tokenizer.sep_token_id], spans
-
-
-def _crop(scene: NDArray, form: str) -> NDArray:
-    margin = (SIZE - BAND) // 2
-    if form == "square":
-        return scene
-    return scene[margin : margin + BAND] if form == "wide" else scene[:, margin : margin + BAND]
 
 
 def _truth(

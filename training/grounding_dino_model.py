@@ -23,9 +23,9 @@ from transformers import (
 )
 from transformers.models.grounding_dino.modeling_grounding_dino import GroundingDinoFrozenBatchNorm2d
 
+from training.common import initialise
 from vision_model_repo.demo.scenes import COLORS, SHAPES
 
-CHECKPOINT = Path(__file__).parents[1] / "src/vision_model_repo/demo/checkpoints/grounding-dino"
 LONGEST_EDGE = 192
 """Pixels of the longer image side after preprocessing; the aspect ratio is kept."""
 WIDTH = 96
@@ -96,7 +96,7 @@ def build_config(vocabulary: int) -> GroundingDinoConfig:
 def build_model(vocabulary: int) -> GroundingDinoForObjectDetection:
     """A freshly initialised model with trainable batch normalisation, ready for training."""
     model = GroundingDinoForObjectDetection(build_config(vocabulary))
-    initialise(model)
+    _initialise(model)
     thaw_norms(model)
     for parameter in model.parameters():  # The class freezes the stem of a ResNet, meant for pretrained ones.
         parameter.requires_grad_(True)
@@ -105,22 +105,16 @@ def build_model(vocabulary: int) -> GroundingDinoForObjectDetection:
 
 
 @torch.no_grad()
-def initialise(model: GroundingDinoForObjectDetection) -> None:
-    """Replaces the fine-tuning initialisation of transformers (0.02 everywhere) by one to train from."""
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) and not name.endswith(("sampling_offsets", "attention_weights")):
-            nn.init.xavier_uniform_(module.weight)
-            nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+def _initialise(model: GroundingDinoForObjectDetection) -> None:
+    """Replaces the fine-tuning initialisation of transformers by one to train from, but for where attention looks."""
+    spread = ("sampling_offsets", "attention_weights")
+    kept = {key: value.clone() for key, value in model.state_dict().items() if any(name in key for name in spread)}
+    initialise(model)
+    model.load_state_dict(kept, strict=False)
     core: Any = model.model
     embeddings = core.text_backbone.embeddings
-    nn.init.normal_(embeddings.word_embeddings.weight)
     nn.init.normal_(embeddings.position_embeddings.weight, std=0.3)
     nn.init.zeros_(embeddings.token_type_embeddings.weight)
-    nn.init.normal_(core.query_position_embeddings.weight)
     for layer in core.encoder.layers:
         layer.fusion_layer.vision_param.fill_(0.3)
         layer.fusion_layer.text_param.fill_(0.3)
@@ -158,10 +152,15 @@ def thaw_norms(module: nn.Module) -> None:
             thaw_norms(child)
 
 
-def export(model: GroundingDinoForObjectDetection, processor: GroundingDinoProcessor, folder: Path) -> None:
-    """Writes model and processor in half precision, batch normalisation frozen again as the class has it."""
+def freeze_norms(model: GroundingDinoForObjectDetection) -> GroundingDinoForObjectDetection:
+    """The same model as its class has it, with frozen batch normalisation."""
     frozen = GroundingDinoForObjectDetection(model.config)
     state = {name: value for name, value in model.state_dict().items() if not name.endswith("num_batches_tracked")}
     frozen.load_state_dict(state)
-    frozen.half().save_pretrained(folder)
+    return frozen.eval()
+
+
+def export(model: GroundingDinoForObjectDetection, processor: GroundingDinoProcessor, folder: Path) -> None:
+    """Writes model and processor in half precision, which the figures show to cost nothing."""
+    freeze_norms(model).half().save_pretrained(folder)
     processor.save_pretrained(folder)

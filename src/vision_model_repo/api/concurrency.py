@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
-async def gather_or_cancel(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """All results in order. When one fails, or the caller is cancelled, the others are cancelled and waited for."""
-    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+# More of one request at once would only keep others waiting for the same threads.
+AT_ONCE = 8
+
+
+async def gather_or_cancel(calls: Iterable[Callable[[], Coroutine[Any, Any, T]]]) -> list[T]:
+    """Runs some calls, a few at a time, and gives all results in order.
+
+    When one fails, or the caller is cancelled, the others are cancelled and waited for.
+    """
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def run(call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        async with places:
+            return await call()
+
+    tasks = [asyncio.ensure_future(run(call)) for call in calls]
     try:
         return await asyncio.gather(*tasks)
     finally:

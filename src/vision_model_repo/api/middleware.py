@@ -19,10 +19,11 @@ from urllib.parse import quote
 from uuid import uuid4
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vision_model_repo.api.errors import TooManyRequests, Unauthorized, error_response
-from vision_model_repo.errors import Busy, TooLarge
+from vision_model_repo.errors import Busy, RequestTimeout, TooLarge
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,12 @@ CLIENT_CLOSED = 499
 
 def is_work(scope: Scope) -> bool:
     """Whether a request asks for inference, now or as a job."""
-    return scope["method"] == "POST" and scope["path"].startswith(WORK_PATHS)
+    return scope["method"] == "POST" and _path(scope).startswith(WORK_PATHS)
+
+
+def _path(scope: Scope) -> str:
+    """The path as routes see it, without the prefix that a proxy in front may have added."""
+    return scope["path"].removeprefix(scope.get("root_path", ""))
 
 
 class RequestLog:
@@ -83,6 +89,8 @@ class Errors:
 
         try:
             await self.app(scope, receive, watched_send)
+        except ClientDisconnect:
+            return None
         except Exception as error:
             response = error_response(error)
             if not answering:
@@ -102,7 +110,7 @@ class ApiKeys:
         self._digests = [_digest(key) for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+        if scope["type"] == "http" and _path(scope) not in OPEN_PATHS:
             given = _digest(_credential(Headers(scope=scope)))
             # No early end: which key matched must not show in the time.
             if not sum(hmac.compare_digest(given, known) for known in self._digests):
@@ -135,7 +143,7 @@ class RateLimit:
         self._buckets: OrderedDict[object, tuple[float, float]] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+        if scope["type"] == "http" and _path(scope) not in OPEN_PATHS:
             caller = scope.get("state", {}).get("caller") or (scope.get("client") or ("",))[0]
             if wait := self._take(caller):
                 raise TooManyRequests(f"Too many requests. Try again in {wait} s.", retry_after=wait)
@@ -154,14 +162,16 @@ class RateLimit:
 
 
 class BodyLimit:
-    """Refuses bodies over a limit: by their declared length before they are read, else as soon as they pass it.
+    """Refuses bodies over a limit, by their declared length or as soon as they pass it, and those that dawdle.
 
     Args:
         max_mb: largest body in MB.
+        seconds: time for the whole body to arrive.
     """
 
-    def __init__(self, app: ASGIApp, max_mb: int) -> None:
+    def __init__(self, app: ASGIApp, max_mb: int, seconds: float) -> None:
         self.app = app
+        self._seconds = seconds
         self._max_mb = max_mb
         self._max_bytes = max_mb * 2**20
 
@@ -169,16 +179,24 @@ class BodyLimit:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         length = Headers(scope=scope).get("content-length", "")
-        if length.isdecimal() and int(length) > self._max_bytes:
+        if length.isdecimal() and int(length[:20]) > self._max_bytes:
             raise self._refusal()
+        deadline: float | None = asyncio.get_running_loop().time() + self._seconds
         read = 0
 
         async def counted_receive() -> Message:
-            nonlocal read
-            message = await receive()
+            nonlocal read, deadline
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                raise RequestTimeout(f"The body did not arrive within {self._seconds:g} s.") from None
             read += len(message.get("body", b""))
             if read > self._max_bytes:
                 raise self._refusal()
+            if not message.get("more_body", False):
+                # What is received from here on is the client hanging up, whenever it likes.
+                deadline = None
             return message
 
         return await self.app(scope, counted_receive, send)

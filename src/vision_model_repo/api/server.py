@@ -37,10 +37,12 @@ def create_app(settings: Settings | None = None, *, catalog: Catalog | None = No
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.engine = Engine(settings, catalog)
-        await app.state.engine.start()
-        yield
-        await app.state.engine.close()
+        app.state.engine = engine = Engine(settings, catalog)
+        try:
+            await engine.start()
+            yield
+        finally:
+            await engine.close()
 
     app = FastAPI(
         title="Vision Models API",
@@ -73,7 +75,9 @@ def _middleware(settings: Settings) -> list[Middleware]:
         layers.append(Middleware(middleware.ApiKeys, keys=keys))
     if settings.rate_limit_per_minute:
         layers.append(Middleware(middleware.RateLimit, per_minute=settings.rate_limit_per_minute))
-    layers.append(Middleware(middleware.BodyLimit, max_mb=settings.max_body_mb))
+    layers.append(
+        Middleware(middleware.BodyLimit, max_mb=settings.max_body_mb, seconds=settings.request_timeout_seconds)
+    )
     layers.append(Middleware(middleware.AdmitWork))
     layers.append(Middleware(middleware.CancelOnDisconnect))
     return layers

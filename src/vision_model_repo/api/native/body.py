@@ -62,6 +62,7 @@ def _form_schema(options: type[Options]) -> dict[str, Any]:
         "minItems": 1,
         "items": {"type": "string", "format": "binary"},
         "description": "One or more image files.",
+        "examples": [["a.jpg"]],
     }
     required = ["images", *schema.get("required", [])]
     return {**schema, "required": required, "properties": {"images": images, **schema["properties"]}}

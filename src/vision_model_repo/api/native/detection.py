@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-from vision_model_repo.api.native.prompts import Prompts, check_prompts, prompts_of
+from vision_model_repo.api.native.prompts import PROMPT_EXAMPLES, PROMPTS, Prompts, check_prompts, prompts_of
 from vision_model_repo.api.native.task import Answer, Images, NativeTask, Options, Unit, rounded
 from vision_model_repo.api.wire import write, write_list, write_object
 from vision_model_repo.errors import InvalidInput
@@ -23,7 +23,7 @@ class DetectionOptions(Options):
 
     repeated: ClassVar[frozenset[str]] = frozenset({"prompts"})
 
-    prompts: Prompts
+    prompts: Prompts = Field(description=PROMPTS, examples=PROMPT_EXAMPLES)
     box_threshold: Unit = Field(0.4, description="Least score of a box, 0..1.", examples=[0.4])
     text_threshold: Unit = Field(
         0.3, description="Least score of the words that make up a box's label, 0..1.", examples=[0.3]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Literal
 
 import numpy as np
@@ -53,7 +54,7 @@ class Picture:
 
 
 async def read_images(sources: Sequence[Source], engine: Engine) -> list[Picture]:
-    """Fetches and decodes all images of a request at once, bounded by the pixel threads.
+    """Fetches and decodes all images of a request side by side.
 
     Raises:
         InvalidInput: an image cannot be had or decoded; the message names its index.
@@ -72,7 +73,7 @@ async def read_images(sources: Sequence[Source], engine: Engine) -> list[Picture
             raise TooLarge("images: together they have too many pixels for one request. Send fewer or smaller ones.")
         return picture
 
-    return await gather_or_cancel(read(index, source) for index, source in enumerate(sources))
+    return await gather_or_cancel(partial(read, index, source) for index, source in enumerate(sources))
 
 
 async def _read_image(source: Source, engine: Engine) -> Picture:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from vision_model_repo.api.concurrency import gather_or_cancel
@@ -81,7 +82,7 @@ class Inference:
         self.task.check_results(self.options, answer.results, self.engine.settings)
         run = self.engine.pixels.run
         parts = await gather_or_cancel(
-            run(self.task.encode, self.options, request, result)
+            partial(run, self.task.encode, self.options, request, result)
             for request, result in zip(requests, answer.results, strict=True)
         )
         document = await run(self.task.join, self.options, parts)

@@ -21,7 +21,7 @@ from vision_model_repo.engine.engine import Engine
 from vision_model_repo.engine.jobs import JobState, JobStatus, Progress
 from vision_model_repo.errors import NotFound
 
-router = APIRouter(prefix="/jobs", tags=["jobs"])
+router = APIRouter(prefix="/jobs", tags=["jobs"], responses=describe(401, 422, 429))
 
 EVENTS: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Server-sent events."}
@@ -47,7 +47,8 @@ class JobWithResult(Job):
     """A job and, once it is completed, its result."""
 
     result: dict[str, Any] | None = Field(
-        description="What the inference route would have answered; null before the job is completed."
+        description="What the inference route would have answered; null before the job is completed.",
+        examples=[None],
     )
 
 
@@ -77,7 +78,7 @@ def _answer(state: JobState) -> Response:
 @router.post(
     "/submit/{model_type}",
     response_model=JobWithResult,
-    responses=describe(400, 401, 404, 413, 415, 422, 429, 503),
+    responses=describe(400, 404, 413, 415, 503),
     openapi_extra=describe_body(tuple(TASKS.values()), (JSON, FORM)),
 )
 async def submit(request: Request, engine: EngineDependency, model_type: str) -> Response:
@@ -97,7 +98,7 @@ def _check_loaded(engine: Engine, model_type: str) -> None:
         raise NotFound(f"Model {model_type} not loaded. Call load_model() first.")
 
 
-@router.get("", response_model=dict[str, Job], responses=describe(422))
+@router.get("", response_model=dict[str, Job])
 async def list_jobs(
     engine: EngineDependency,
     status: Annotated[JobStatus | None, Query(description="Only jobs that stand there.")] = None,

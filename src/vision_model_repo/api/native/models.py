@@ -23,15 +23,7 @@ ModelType = Annotated[
         examples=["sam3", "grounding_dino", "depth_anything", "dinov3"],
     ),
 ]
-ModelId = Annotated[
-    str,
-    Field(
-        min_length=1,
-        max_length=500,
-        description="A Hugging Face id, an embedded `demo/` id, or the path of a folder on the server.",
-        examples=["IDEA-Research/grounding-dino-tiny"],
-    ),
-]
+ModelId = Annotated[str, Field(min_length=1, max_length=500)]
 
 
 class LoadBody(BaseModel):
@@ -40,7 +32,12 @@ class LoadBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model_type: ModelType
-    model_id: ModelId | None = Field(None, description="Checkpoint; the one in memory or the default if left out.")
+    model_id: ModelId | None = Field(
+        None,
+        description="Checkpoint: a Hugging Face id, an embedded `demo/` id, or the path of a folder on the server. "
+        "The one in memory or the default if left out.",
+        examples=["IDEA-Research/grounding-dino-tiny"],
+    )
     device: str | None = Field(
         None,
         min_length=1,

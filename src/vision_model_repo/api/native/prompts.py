@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Tag
 
 from vision_model_repo.errors import InvalidInput, TooLarge
 from vision_model_repo.settings import Settings
@@ -18,11 +18,9 @@ def _layout(value: Any) -> str:
 Prompts = Annotated[
     Annotated[list[str], Tag("shared")] | Annotated[list[list[str]], Tag("per_image")],
     Discriminator(_layout),
-    Field(
-        description="What to look for: a list of phrases for all images, or one such list for each image.",
-        examples=[["person", "car"], [["person"], ["car", "traffic light"]]],
-    ),
 ]
+PROMPTS = "What to look for: a list of phrases for all images, or one such list for each image."
+PROMPT_EXAMPLES = [["person", "car"], [["person"], ["car", "traffic light"]]]
 
 
 def check_prompts(prompts: list[str] | list[list[str]], images: int, limits: Settings) -> None:

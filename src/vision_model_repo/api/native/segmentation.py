@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-from vision_model_repo.api.native.prompts import Prompts, check_prompts, prompts_of
+from vision_model_repo.api.native.prompts import PROMPT_EXAMPLES, PROMPTS, Prompts, check_prompts, prompts_of
 from vision_model_repo.api.native.task import Answer, Images, NativeTask, Options, Unit, check_listed, rounded
 from vision_model_repo.api.wire import extend, write, write_base64, write_bits, write_list, write_object
 from vision_model_repo.errors import InvalidInput, TooLarge
@@ -38,7 +38,7 @@ class SegmentationOptions(Options):
 
     repeated: ClassVar[frozenset[str]] = frozenset({"prompts"})
 
-    prompts: Prompts | None = None
+    prompts: Prompts | None = Field(None, description=PROMPTS, examples=PROMPT_EXAMPLES)
     threshold: Unit = Field(0.5, description="Least score of an instance, 0..1.", examples=[0.5])
     mask_threshold: Unit = Field(0.5, description="Least probability of a mask's pixel, 0..1.", examples=[0.5])
     resolve_overlaps: bool | list[Annotated[float, Field(gt=0)]] = Field(

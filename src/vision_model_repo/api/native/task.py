@@ -27,7 +27,10 @@ class Options(BaseModel):
     repeated: ClassVar[frozenset[str]] = frozenset()
 
     model_id: ModelId | None = Field(
-        None, description="Checkpoint to use; the one in memory or the default if left out."
+        None,
+        description="Checkpoint: a Hugging Face id, an embedded `demo/` id, or the path of a folder on the server. "
+        "The one in memory or the default if left out.",
+        examples=["facebook/sam3"],
     )
 
 

@@ -65,6 +65,7 @@ def train(run: Run, processor: Sam3Processor, sampler: Sampler, arguments: argpa
             batch.attention_mask,
             batch.exemplars,
             batch.exemplar_labels,
+            drawn=torch.tensor([row for row, targets in enumerate(batch.targets) if len(targets)]),
         )
         losses = detection_losses(prediction, batch)
         run.learn(sum(losses.values(), torch.zeros(())), arguments.learning_rate)
@@ -139,7 +140,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=70)
     parser.add_argument("--save-minutes", type=float, default=6)
     parser.add_argument("--images", type=int, default=8)
-    parser.add_argument("--prompts", type=int, default=3)
+    parser.add_argument("--prompts", type=int, default=4)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true")
@@ -149,7 +150,7 @@ def main() -> None:
     torch.set_num_threads(1)
 
     processor = build_processor()
-    model = build_model(processor.tokenizer)
+    model = build_model(processor.tokenizer).to(memory_format=torch.channels_last)
     sampler = Sampler(SceneCache(), processor.tokenizer, arguments.seed)
     if not arguments.resume:
         pretrain(model, sampler, arguments.pretrain_minutes)

@@ -54,12 +54,10 @@ def _match(logits: Tensor, boxes: Tensor, truth: Tensor) -> tuple[Tensor, Tensor
 def _mask_losses(
     prediction: Prediction, batch: Batch, matches: list[tuple[Tensor, Tensor]], count: int
 ) -> dict[str, Tensor]:
-    logits = torch.cat([prediction.masks[row, queries] for row, (queries, _) in enumerate(matches)])
+    rows = prediction.drawn.tolist()
+    logits = torch.cat([prediction.masks[place, matches[row][0]] for place, row in enumerate(rows)])
     truth = torch.cat(
-        [
-            batch.masks[int(batch.image_index[row])][batch.targets[row][instances]]
-            for row, (_, instances) in enumerate(matches)
-        ]
+        [batch.masks[int(batch.image_index[row])][batch.targets[row][matches[row][1]]] for row in rows]
     )
     # The ground fills most of the picture: pixels near the object count more.
     near = 1 + 4 * F.max_pool2d(truth[:, None], 7, stride=1, padding=3)[:, 0]
@@ -68,16 +66,12 @@ def _mask_losses(
 
 
 def _semantic_losses(prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
+    rows = prediction.drawn.tolist()
     union = torch.stack(
-        [
-            batch.masks[image][targets].sum(0).clamp(max=1)
-            for image, targets in zip(batch.image_index.tolist(), batch.targets, strict=True)
-        ]
+        [batch.masks[int(batch.image_index[row])][batch.targets[row]].sum(0).clamp(max=1) for row in rows]
     )
     entropy = F.binary_cross_entropy_with_logits(prediction.semantic, union)
-    present = union.amax((1, 2)) > 0
-    dice = _dice(prediction.semantic[present], union[present]).mean() if present.any() else torch.zeros(())
-    return {"semantic": 2 * entropy + dice}
+    return {"semantic": 2 * entropy + _dice(prediction.semantic, union).mean()}
 
 
 def _dice(logits: Tensor, truth: Tensor) -> Tensor:

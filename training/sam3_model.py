@@ -122,13 +122,15 @@ class Prediction:
         logits: (L, B, Q).
         boxes: (L, B, Q, 4) cxcywh, 0..1.
         presence: (L, B).
-        masks: (B, Q, M, M) logits of the last layer.
-        semantic: (B, M, M) logits of the union of all instances.
+        drawn: (R,) the prompts that masks were drawn for.
+        masks: (R, Q, M, M) logits of the last layer.
+        semantic: (R, M, M) logits of the union of all instances.
     """
 
     logits: Tensor
     boxes: Tensor
     presence: Tensor
+    drawn: Tensor
     masks: Tensor
     semantic: Tensor
 
@@ -141,6 +143,7 @@ def predict(
     attention_mask: Tensor,
     boxes: Tensor | None = None,
     box_labels: Tensor | None = None,
+    drawn: Tensor | None = None,
 ) -> Prediction:
     """Sam3Model.forward on prompts of several images at once, keeping every decoder layer's output.
 
@@ -148,6 +151,7 @@ def predict(
         vision: features of the images.
         image_index: (B,) which image each prompt is about.
         boxes: (B, K, 4) exemplar boxes, cxcywh 0..1, with labels (B, K); every prompt has them or none has.
+        drawn: the prompts to draw masks for, which costs half of all time; all of them if None.
     """
     features = [level[image_index] for level in vision.fpn_hidden_states[:-1]]
     positions = [level[:1].expand(len(image_index), -1, -1, -1) for level in vision.fpn_position_encoding[:-1]]
@@ -175,19 +179,22 @@ def predict(
     )
     hidden = decoded.intermediate_hidden_states
     offsets = model.detr_decoder.box_head(hidden)
-    drawn = model.mask_decoder(
-        decoder_queries=hidden[-1],
-        backbone_features=features,
-        encoder_hidden_states=encoded.last_hidden_state,
-        prompt_features=text,
-        prompt_mask=mask,
+    if drawn is None:
+        drawn = torch.arange(len(image_index))
+    pictures = model.mask_decoder(
+        decoder_queries=hidden[-1][drawn],
+        backbone_features=[level[drawn] for level in features],
+        encoder_hidden_states=encoded.last_hidden_state[drawn],
+        prompt_features=text[drawn],
+        prompt_mask=mask[drawn],
     )
     return Prediction(
         logits=model.dot_product_scoring(hidden, text, mask).squeeze(-1),
         boxes=(inverse_sigmoid(decoded.reference_boxes) + offsets).sigmoid(),
         presence=decoded.presence_logits.squeeze(-1),
-        masks=drawn.pred_masks,
-        semantic=drawn.semantic_seg.squeeze(1),
+        drawn=drawn,
+        masks=pictures.pred_masks,
+        semantic=pictures.semantic_seg.squeeze(1),
     )
 
 

@@ -122,11 +122,9 @@ async def test_a_failed_load_leaves_nothing_behind_and_the_next_one_works(start:
 
 async def test_one_bad_request_fails_alone(start: Start) -> None:
     manager = await start()
+    asked = ([1], [1, -1], [weighty.BROKEN])
     good, refused, broken = await asyncio.gather(
-        manager.run("first", [1]),
-        manager.run("first", [1, -1]),
-        manager.run("first", [weighty.BROKEN]),
-        return_exceptions=True,
+        *(manager.run("first", requests) for requests in asked), return_exceptions=True
     )
     assert good.results == [2]  # type: ignore[union-attr]
     assert isinstance(refused, ValueError)

@@ -6,7 +6,7 @@ that of COCO: column by column from the left, each from the top, beginning with 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -17,6 +17,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from vision_model_repo.errors import InvalidInput
+from vision_model_repo.formats.rings import trace_rings
 
 Ring = list[list[float]]
 
@@ -205,68 +206,7 @@ def polygons(runs: RunLengths) -> list[Ring]:
     turn clockwise as seen and holes the other way, so their signed areas add up to the mask's. The first point is
     not repeated at the end, and pixels that touch at a corner only lie in separate rings.
     """
-    # Contour finders (OpenCV, scikit-image) draw through the centres of the border pixels, or between them: masks
-    # lose half a pixel on every side, and one that is a pixel wide has a ring without area.
     if (box := runs.box) is None:
         return []
-    left, top, right, bottom = box
-    padded = np.zeros((bottom - top + 2, right - left + 2), bool)
-    padded[1:-1, 1:-1] = runs.crop(box)
-    a, b, c, d = padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
-    # A grid point is a corner of a ring where an odd number of its four pixels is set, and of two rings where two
-    # pixels meet diagonally. Along every row and every column of the grid, corners pair up to edges.
-    saddle = (a == d) & (b == c) & (a != b)
-    y, x = np.nonzero((a ^ b ^ c ^ d) | saddle)
-    repeats = 1 + saddle[y, x]
-    y, x, second = np.repeat(y, repeats), np.repeat(x, repeats), _second(repeats)
-    # Which of a saddle's two corners comes first down the column decides that its pixels stay apart.
-    by_column = np.lexsort((second ^ (saddle & b)[y, x], y, x))
-    below = np.empty_like(by_column)
-    below[by_column[0::2]], below[by_column[1::2]] = by_column[1::2], by_column[0::2]
-
-    points = list(zip((x + left).tolist(), (y + top).tolist(), strict=True))
-    is_outer = d[y, x].tolist()
-    rings: list[Ring] = []
-    for ring in _cycles(below.tolist()):
-        # A ring is entered at its topmost, then leftmost corner, and rightwards.
-        path = [points[index] for index in (ring if is_outer[ring[0]] else reversed(ring))]
-        rings += [[[float(x), float(y)] for x, y in part] for part in (_split(path) if saddle.any() else [path])]
-    return rings
-
-
-def _second(repeats: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Marks the second copy of everything that is repeated twice."""
-    second = np.zeros(int(repeats.sum()), bool)
-    second[np.cumsum(repeats)[repeats == 2] - 1] = True
-    return second
-
-
-def _cycles(vertical: list[int]) -> Iterator[list[int]]:
-    """Follows edges in turn along a row, where corners 2k and 2k + 1 are joined, and along a column."""
-    seen = bytearray(len(vertical))
-    for start in range(len(vertical)):
-        if seen[start]:
-            continue
-        cycle, corner = [], start
-        while not seen[corner]:
-            across = corner ^ 1
-            seen[corner] = seen[across] = 1
-            cycle += (corner, across)
-            corner = vertical[across]
-        yield cycle
-
-
-def _split(path: list[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
-    """Cuts a ring that touches itself into rings that do not."""
-    open_path: list[tuple[int, int]] = []
-    place: dict[tuple[int, int], int] = {}
-    for point in path:
-        if point in place:
-            loop = open_path[place[point] :]
-            yield loop
-            del open_path[place[point] :]
-            for passed in loop:
-                del place[passed]
-        place[point] = len(open_path)
-        open_path.append(point)
-    yield open_path
+    left, top = box[:2]
+    return [[[float(x + left), float(y + top)] for x, y in ring] for ring in trace_rings(runs.crop(box))]

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from vision_model_repo.errors import InvalidInput
-from vision_model_repo.formats.images import decode_base64, decode_image, encode_jpeg, encode_png
+from vision_model_repo.formats.images import decode_base64, decode_image, encode_jpeg, encode_png, use_block_cache
 
 LIMIT = 1_000_000
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
@@ -159,6 +159,19 @@ class TestPixels:
         frames = [Image.new("RGB", (16, 16), color) for color in ("red", "blue", "green")]
         data = encoded(frames[0], name, save_all=True, append_images=frames[1:])
         assert np.allclose(decoded(data), (255, 0, 0), atol=6)
+
+
+def test_pillow_keeps_as_many_blocks_as_it_is_told() -> None:
+    before = Image.core.get_blocks_max()
+    try:
+        Image.core.reset_stats()
+        use_block_cache(4)
+        for _ in range(5):
+            decoded(encoded(gradient(), "PNG"))
+        stats = Image.core.get_stats()
+        assert stats["reused_blocks"] > 0 and stats["blocks_cached"] > 0
+    finally:
+        use_block_cache(before)
 
 
 class TestRefusals:

@@ -75,12 +75,12 @@ def _middleware(settings: Settings) -> list[Middleware]:
         layers.append(Middleware(middleware.ApiKeys, keys=keys))
     if settings.rate_limit_per_minute:
         layers.append(Middleware(middleware.RateLimit, per_minute=settings.rate_limit_per_minute))
-    layers.append(
-        Middleware(middleware.BodyLimit, max_mb=settings.max_body_mb, seconds=settings.request_timeout_seconds)
-    )
-    layers.append(Middleware(middleware.AdmitWork))
-    layers.append(Middleware(middleware.CancelOnDisconnect))
-    return layers
+    return [
+        *layers,
+        Middleware(middleware.BodyLimit, max_mb=settings.max_body_mb, seconds=settings.request_timeout_seconds),
+        Middleware(middleware.AdmitWork),
+        Middleware(middleware.CancelOnDisconnect),
+    ]
 
 
 app = create_app()

@@ -80,12 +80,14 @@ class Inference:
             self.spec.model_type, requests, model_id=self.options.model_id, on_progress=on_progress
         )
         self.task.check_results(self.options, answer.results, self.engine.settings)
-        run = self.engine.pixels.run
+
+        async def encode(request: Any, result: Any) -> Any:
+            return await self.engine.pixels.run(self.task.encode, self.options, request, result)
+
         parts = await gather_or_cancel(
-            partial(run, self.task.encode, self.options, request, result)
-            for request, result in zip(requests, answer.results, strict=True)
+            partial(encode, request, result) for request, result in zip(requests, answer.results, strict=True)
         )
-        document = await run(self.task.join, self.options, parts)
+        document = await self.engine.pixels.run(self.task.join, self.options, parts)
         seconds = round(time.perf_counter() - started, 6)
         return extend(document, model_id=write(answer.model_id), processing_time=write(seconds))
 

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vision_model_repo.formats.gltf import write_glb
 from vision_model_repo.formats.images import encode_jpeg
 
 Floats = NDArray[np.float32]
@@ -89,17 +88,27 @@ def export_glb(image: Rgb, depth: Floats, intrinsics: Floats, *, max_points: int
         intrinsics: (3, 3) pinhole matrix in pixels.
         max_points: bound on the vertices; rows and columns are left out evenly to keep it.
     """
+    # Half a second to import, and needed by few requests.
+    import trimesh
+    from trimesh.exchange.gltf import export_glb as write_glb
+    from trimesh.visual.material import PBRMaterial
+    from trimesh.visual.texture import TextureVisuals
+
     step = _step(depth, max_points)
     points = to_points(depth, intrinsics, step=step)
     faces, used = _compact(_surface(points[..., 2], step / float(intrinsics[0, 0])), points[..., 2].size)
+    if not len(faces):
+        return bytes(write_glb(trimesh.Scene()))
     row, column = np.divmod(used, points.shape[1])
-    at_pixel = np.stack([column, row], axis=1) * step + 0.5
-    return write_glb(
-        points.reshape(-1, 3)[used] * TO_GLTF,
-        (at_pixel / (depth.shape[1], depth.shape[0])).astype(np.float32),
-        faces.astype(np.uint32),
-        _texture(image),
+    texture_at = np.stack([(column * step + 0.5) / depth.shape[1], 1 - (row * step + 0.5) / depth.shape[0]], axis=1)
+    material = PBRMaterial(baseColorTexture=_texture(image), metallicFactor=0.0, roughnessFactor=1.0)
+    mesh = trimesh.Trimesh(
+        vertices=points.reshape(-1, 3)[used] * TO_GLTF,
+        faces=faces,
+        visual=TextureVisuals(uv=texture_at, material=material),
+        process=False,
     )
+    return bytes(write_glb(trimesh.Scene(mesh), tree_postprocessor=_make_unlit))
 
 
 def export_ply(image: Rgb, depth: Floats, intrinsics: Floats, *, max_points: int = 500_000) -> bytes:
@@ -170,7 +179,14 @@ def _compact(faces: NDArray[np.int64], count: int) -> tuple[NDArray[np.int64], N
     return (np.cumsum(used) - 1)[faces], np.flatnonzero(used)
 
 
-def _texture(image: Rgb) -> bytes:
+def _texture(image: Rgb) -> Image.Image:
     picture = Image.fromarray(image)
     picture.thumbnail((TEXTURE_SIDE, TEXTURE_SIDE))
-    return encode_jpeg(np.asarray(picture))
+    # trimesh writes a texture in the format that it was read from.
+    return Image.open(BytesIO(encode_jpeg(np.asarray(picture))))
+
+
+def _make_unlit(tree: dict) -> None:
+    tree["extensionsUsed"] = [*tree.get("extensionsUsed", []), "KHR_materials_unlit"]
+    for material in tree["materials"]:
+        material["extensions"] = {"KHR_materials_unlit": {}}

@@ -16,8 +16,8 @@ def upsample_mask(logits: Floats, height: int, width: int, *, threshold: float =
     """The mask of the pixels whose bilinearly upsampled logit is above a probability.
 
     Down a column of the image an upsampled mask can only begin or end where two neighbouring rows of logits lie on
-    both sides of the threshold, and linear interpolation says where. So the runs follow from the logits' rows, and
-    the image's many rows are never computed: an image of 12 megapixels takes no more time than one of a few.
+    both sides of the threshold, and linear interpolation says where. So the runs follow from the rows of logits, and
+    the rows of the image, a dozen times as many, are never computed.
 
     Args:
         logits: (h, w) float32, finite, covering the whole image.

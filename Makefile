@@ -1,0 +1,47 @@
+# Everything a person does here, one word each. `make install` needs only python3 (3.11 or 3.12) with venv and pip.
+PYTHON ?= python3
+ARGS ?=
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: install demo test serve lint format bench generate clean
+
+install: $(INSTALLED)
+
+# Newer than what it was made from means that nothing is to be done.
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: install
+	$(BIN)/python -m vision_model_repo.demo.tour $(ARGS)
+
+test: install
+	$(BIN)/python -m pytest $(ARGS)
+
+serve: install
+	$(BIN)/python run_api_server.py $(ARGS)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install
+	$(BIN)/python -m benchmarks.masks
+	$(BIN)/python -m benchmarks.sam3_prompts
+	$(BIN)/python -m benchmarks.health
+
+# CONFIG.md, .env.example, requirements.api.txt and the model table of README.md, from settings, catalog and pyproject.
+generate: install
+	$(BIN)/python docs/generate.py
+
+clean:
+	rm -rf .venv build dist demo_output

@@ -1,0 +1,81 @@
+"""Starting the server, and why it is one process."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.config import LOGGING_CONFIG
+
+from vision_model_repo.settings import Settings
+
+APPLICATION = "vision_model_repo.api.server:app"
+ONE_PROCESS = (
+    "This server is one process: {workers} workers would be {workers} registries, {workers} job queues and {workers} "
+    "copies of every model, so that a job submitted to one would be unknown to the others. Start it with one worker: "
+    "requests of all clients share the device in batches already (MAX_BATCH_SIZE). To use several GPUs, start one "
+    "server for each, with CUDA_VISIBLE_DEVICES and a port of its own, behind a load balancer that keeps a client at "
+    "its server."
+)
+
+
+def serve(settings: Settings, *, reload: bool = False) -> None:
+    """Runs the server until it is told to stop; requests and jobs that run get their grace time.
+
+    Args:
+        reload: start anew whenever a source file changes, for development.
+    """
+    uvicorn.run(
+        APPLICATION,
+        host=settings.host,
+        port=settings.port,
+        workers=1,
+        reload=reload,
+        reload_dirs=[str(Path(__file__).parent)] if reload else None,
+        log_config=log_config(settings.log_level),
+        # The server has a request log of its own, with ids and times.
+        access_log=False,
+        timeout_graceful_shutdown=math.ceil(settings.shutdown_grace_seconds),
+    )
+
+
+def log_config(level: str) -> dict[str, Any]:
+    """Uvicorn's logging, extended to the package's own loggers."""
+    config = deepcopy(LOGGING_CONFIG)
+    config["formatters"]["default"]["fmt"] = "%(asctime)s %(levelprefix)s %(message)s"
+    config["loggers"]["vision_model_repo"] = {"handlers": ["default"], "level": level, "propagate": False}
+    return config
+
+
+class OneProcess:
+    """ASGI middleware that ends the start-up of a server with several workers, saying why.
+
+    Uvicorn stops altogether when a worker's start-up fails, so nothing is left half running.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan" and (workers := worker_count()) > 1:
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": ONE_PROCESS.format(workers=workers)})
+            return
+        await self.app(scope, receive, send)
+
+
+def worker_count() -> int:
+    """How many processes like this one uvicorn was told to run.
+
+    A worker does not see the command line that made it, but was handed the configuration. Uvicorn ignores the number
+    of workers when it reloads.
+    """
+    config = getattr(multiprocessing.current_process(), "_kwargs", {}).get("config")
+    if not isinstance(config, uvicorn.Config) or config.should_reload:
+        return 1
+    return config.workers

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import copy
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -100,8 +101,8 @@ def evaluate(
     for view in views:
         output = model(**processor(view.image, return_tensors="pt"))
         # The product's own way back to the size of the picture.
-        depth = processor.post_process_depth_estimation(output, target_sizes=[view.depth.shape])[0]["predicted_depth"]
-        tally.add(view, depth.numpy())
+        answer = processor.post_process_depth_estimation(output, target_sizes=[view.depth.shape])[0]
+        tally.add(view, cast(Tensor, answer["predicted_depth"]).numpy())
     model.train()
     return {name: round(value, 4) for name, value in tally.figures().items()}
 
@@ -130,6 +131,7 @@ def main() -> None:
     run = Run("depth_anything", model, torch.optim.AdamW(model.parameters(), weight_decay=0.01), arguments.minutes)
     if arguments.resume:
         run.resume()
+    average = cast(DepthAnythingForDepthEstimation, run.average)
     saved, smooth, steps = run.clock.minutes, {}, tqdm(initial=run.steps, mininterval=10)
     while run.clock.progress < 1:
         pixels, depth = batch(cache, rng, arguments.images)
@@ -140,12 +142,12 @@ def main() -> None:
         if run.clock.minutes - saved > arguments.save_minutes:
             saved = run.clock.minutes
             run.save()
-            export(run.average, processor, arguments.output)
-            figures = evaluate(run.average, processor, [held_out(index) for index in range(40)])
+            export(average, processor, arguments.output)
+            figures = evaluate(average, processor, [held_out(index) for index in range(40)])
             tqdm.write(f"{run.clock.minutes:.1f} min, {run.steps} steps: {figures}")
-    export(run.average, processor, arguments.output)
-    print(evaluate(run.average, processor, [held_out(index) for index in range(500)]))
-    print("320 x 240:", evaluate(run.average, processor, [held_out(index, 320, 240) for index in range(100)]))
+    export(average, processor, arguments.output)
+    print(evaluate(average, processor, [held_out(index) for index in range(500)]))
+    print("320 x 240:", evaluate(average, processor, [held_out(index, 320, 240) for index in range(100)]))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""Writes what settings.py, the catalog and pyproject.toml already say: CONFIG.md, .env.example, requirements.api.txt and
-the table of models in README.md. `make generate` runs it; a test fails when a file is behind.
+"""Writes what settings, catalog and pyproject.toml already say: CONFIG.md, .env.example, requirements.api.txt and the
+table of models in README.md. `make generate` runs it; a test fails when a file is behind.
 """
 
 from __future__ import annotations

@@ -135,3 +135,7 @@ async def _infer(model_type: str, image: bytes, fields: dict[str, Any], *, draw:
         return await inference.answer(time.perf_counter())
     finally:
         await engine.close()
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,51 @@
+"""How the server starts, and how it refuses to."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from vision_model_repo.demo.live import LiveServer, live_server
+
+ROOT = Path(__file__).parent.parent
+SCRIPT = str(ROOT / "run_api_server.py")
+UVICORN = (sys.executable, "-m", "uvicorn", "vision_model_repo.api.server:app", "--port", "0")
+
+
+def healthy(server: LiveServer) -> bool:
+    return httpx.get(f"{server.url}/health", timeout=30).json()["status"] == "healthy"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [(sys.executable, SCRIPT, "--port", "0"), (sys.executable, SCRIPT, "--port", "0", "--reload"), UVICORN],
+    ids=["run_api_server", "run_api_server --reload", "uvicorn"],
+)
+def test_every_way_to_start_the_server_ends_in_a_healthy_one(command: tuple[str, ...], tmp_path: Path) -> None:
+    with live_server(tmp_path, {"HF_HUB_OFFLINE": "1"}, command=command) as server:
+        assert healthy(server)
+    assert server.process.returncode in (0, -15), server.log()
+
+
+def test_the_server_leaves_with_code_0_when_told_to_stop(tmp_path: Path) -> None:
+    with live_server(tmp_path, {"HF_HUB_OFFLINE": "1"}) as server:
+        pass
+    assert server.process.returncode in (0, -15), server.log()
+    assert "Application shutdown complete." in server.log()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [(sys.executable, SCRIPT, "--workers", "4"), (*UVICORN, "--workers", "4")],
+    ids=["run_api_server", "uvicorn"],
+)
+def test_several_workers_are_refused_with_the_reason(command: tuple[str, ...], tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="ended with code") as refusal, live_server(tmp_path, command=command):
+        pass
+    # argparse folds long lines.
+    said = " ".join(str(refusal.value).split())
+    assert "4 workers would be 4 registries, 4 job queues and 4 copies of every model" in said
+    assert "Start it with one worker" in said

@@ -22,7 +22,7 @@ from torch import nn
 from tqdm import tqdm
 from transformers import Sam3Model, Sam3Processor
 
-from training.common import CHECKPOINTS, Clock, Run, cosine, report, step
+from training.common import CHECKPOINTS, RUNS, Clock, Run, cosine, report, step
 from training.data import SceneCache, held_out
 from training.sam3_data import Sampler
 from training.sam3_loss import DenseHead, detection_losses
@@ -33,9 +33,12 @@ from training.sam3_model import (
     PATCH_SIZE,
     build_model,
     build_processor,
+    calibrate,
     predict,
 )
 from vision_model_repo.demo.scenes import COLORS, SHAPES, View, phrases
+
+BACKBONE = RUNS / "sam3" / "backbone.pt"
 
 
 def pretrain(model: Sam3Model, sampler: Sampler, minutes: float) -> None:
@@ -144,6 +147,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--reuse-backbone", action="store_true", help="skip pretraining and take the last one's")
     parser.add_argument("--output", type=Path, default=CHECKPOINTS / "sam3")
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
@@ -152,8 +156,13 @@ def main() -> None:
     processor = build_processor()
     model = build_model(processor.tokenizer).to(memory_format=torch.channels_last)
     sampler = Sampler(SceneCache(), processor.tokenizer, arguments.seed)
-    if not arguments.resume:
+    if arguments.reuse_backbone:
+        model.vision_encoder.backbone.load_state_dict(torch.load(BACKBONE, weights_only=True))
+    elif not arguments.resume:
         pretrain(model, sampler, arguments.pretrain_minutes)
+        BACKBONE.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(model.vision_encoder.backbone.state_dict(), BACKBONE)
+    calibrate(model, sampler.batch(32, 1).pixels)
     run = Run("sam3", model, torch.optim.AdamW(model.parameters(), weight_decay=0.02), arguments.minutes)
     if arguments.resume:
         run.resume()

@@ -114,6 +114,20 @@ def spread(model: Sam3Model) -> None:
         nn.init.normal_(mlp.layer2.weight, std=0.1)
 
 
+@torch.no_grad()
+def calibrate(model: Sam3Model, pixels: Tensor) -> None:
+    """Gives the feature pyramid zero mean and unit variance in every channel.
+
+    A pretrained backbone's features are dozens of times larger than what the freshly initialised text encoder and
+    queries add to them; left so, words stay unheard and all queries see the same.
+    """
+    levels = model.vision_encoder(pixels).fpn_hidden_states
+    for layer, level in zip(model.vision_encoder.neck.fpn_layers, levels, strict=True):
+        mean, std = level.mean((0, 2, 3)), level.std((0, 2, 3))
+        layer.proj2.weight.div_(std[:, None, None, None])
+        layer.proj2.bias.sub_(mean).div_(std)
+
+
 @dataclass
 class Prediction:
     """What the model says of B prompts with Q queries, for each of L decoder layers.

@@ -1,1 +1,1 @@
-"""What is claimed about speed, measured: each module prints one table, ours and the other way side by side in one run."""
+"""What is claimed about speed, measured: each module prints one table, ours and the other way in one run."""

@@ -27,10 +27,10 @@ BODY = {"prompts": ["red cube", "sphere", "object"], "model_id": "demo/sam3"}
 
 def main() -> None:
     pictures = [encode_png(render(sample_scene(seed), 640, 480).image) for seed in range(CLIENTS)]
-    with tempfile.TemporaryDirectory() as folder:
-        with live_server(Path(folder), {"HF_HUB_OFFLINE": "1", "TORCH_THREADS": "1"}) as server:
-            idle, _ = asyncio.run(probe(server.url, pictures[:0]))
-            busy, answered = asyncio.run(probe(server.url, pictures))
+    settings = {"HF_HUB_OFFLINE": "1", "TORCH_THREADS": "1"}
+    with tempfile.TemporaryDirectory() as folder, live_server(Path(folder), settings) as server:
+        idle, _ = asyncio.run(probe(server.url, pictures[:0]))
+        busy, answered = asyncio.run(probe(server.url, pictures))
     print_table(
         f"GET /health, {PROBES} times, alone and beside {CLIENTS} clients of POST /inference/sam3",
         ("clients", "p50 ms", "p99 ms", "worst ms", "inferences/s meanwhile"),
@@ -45,7 +45,7 @@ def row(name: str, times: list[float], rate: float) -> tuple[str, ...]:
 
 
 async def probe(url: str, pictures: list[bytes]) -> tuple[list[float], float]:
-    """Times of /health in ms while each picture is sent over and over, and the inferences that were answered a second."""
+    """Times of /health in ms while each picture is sent over and over, and inferences answered a second."""
     limits = httpx.Limits(max_connections=CLIENTS + 1)
     answered = 0
     async with httpx.AsyncClient(base_url=url, timeout=300, limits=limits) as client:

@@ -26,12 +26,13 @@ def median_ms(calls: Iterable[Callable[[], object]]) -> float:
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Prints a table with numbers to the right, and below it the machine that it was measured on."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD)
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right")
     for row in rows:
         table.add_row(*row)
     console = Console(width=110)
+    console.print(f"\n{title}", highlight=False)
     console.print(table)
     console.print(f"  {machine()}", highlight=False)
 

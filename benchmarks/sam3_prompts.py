@@ -31,22 +31,25 @@ MODEL_ID = "demo/sam3"
 
 
 def main() -> None:
-    pictures = [encode_png(render(sample_scene(seed), WIDTH, HEIGHT).image) for seed in range(3 * REPEATS + 1)]
+    pictures = [encode_png(render(sample_scene(seed), WIDTH, HEIGHT).image) for seed in range(2 * REPEATS + 1)]
     warm, *pictures = pictures
     counts = (1, 8)
     plain = PlainLoop()
     plain(warm, phrases()[:1])
     rows = []
     settings = {"HF_HUB_OFFLINE": "1", "DEVICE": "cpu", "TORCH_THREADS": str(THREADS)}
-    with tempfile.TemporaryDirectory() as folder, live_server(Path(folder), settings) as server:
-        with httpx.Client(base_url=server.url, timeout=300) as client:
-            post(client, warm, phrases()[:1])
-            for index, count in enumerate(counts):
-                mine = pictures[index * REPEATS : (index + 1) * REPEATS]
-                prompts = phrases()[:count]
-                ours = median_ms(partial(post, client, picture, prompts) for picture in mine)
-                loop = median_ms(partial(plain, picture, prompts) for picture in mine)
-                rows.append((str(count), f"{ours:.0f}", f"{loop:.0f}", f"{loop / ours:.1f}"))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        live_server(Path(folder), settings) as server,
+        httpx.Client(base_url=server.url, timeout=300) as client,
+    ):
+        post(client, warm, phrases()[:1])
+        for index, count in enumerate(counts):
+            mine = pictures[index * REPEATS : (index + 1) * REPEATS]
+            prompts = phrases()[:count]
+            ours = median_ms(partial(post, client, picture, prompts) for picture in mine)
+            loop = median_ms(partial(plain, picture, prompts) for picture in mine)
+            rows.append((str(count), f"{ours:.0f}", f"{loop:.0f}", f"{loop / ours:.1f}"))
     print_table(
         f"SAM3 on one image of {WIDTH} x {HEIGHT}, median of {REPEATS}, {THREADS} torch thread, {MODEL_ID}",
         ("prompts", "POST /inference/sam3, ms", "a full forward per prompt, ms", "ratio"),

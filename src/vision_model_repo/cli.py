@@ -71,8 +71,9 @@ def models() -> None:
     hub = hub_of(read_settings(), offline=True)
     table = Table("model_type", "task", "checkpoint", "where")
     for spec in Catalog.installed().values():
-        for index, model_id in enumerate((*spec.variants, *([spec.demo] if spec.demo else []))):
-            first = (spec.model_type, spec.task) if index == 0 else ("", "")
+        known = [*spec.variants, *([spec.demo] if spec.demo else [])]
+        for model_id in known:
+            first = (spec.model_type, spec.task) if model_id == known[0] else ("", "")
             table.add_row(*first, model_id, _where(hub, model_id))
     Console().print(table)
 

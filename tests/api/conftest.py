@@ -7,6 +7,7 @@ import base64
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import cache
 from io import BytesIO
 from typing import Any
 
@@ -62,13 +63,19 @@ def _fresh_stand_ins() -> Iterator[None]:
     stand_ins.GATE.set()
 
 
+@pytest.fixture(scope="session")
+def build_app(catalog: Catalog) -> Callable[..., FastAPI]:
+    """Applications by their settings, each built once; the engine is made anew whenever one starts."""
+    return cache(lambda **changes: create_app(settings_of(**changes), catalog=catalog))
+
+
 @pytest.fixture
-def serve(catalog: Catalog) -> Serve:
+def serve(build_app: Callable[..., FastAPI]) -> Serve:
     """`async with serve(max_images=2) as client:` is a client of a server with these settings."""
 
     @asynccontextmanager
     async def serving(**changes: Any) -> AsyncIterator[httpx.AsyncClient]:
-        app = create_app(settings_of(**changes), catalog=catalog)
+        app = build_app(**changes)
         transport = httpx.ASGITransport(app)
         async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://x") as it:
             yield it
@@ -123,9 +130,9 @@ class LiveServer:
 
 
 @pytest.fixture
-def serve_live(catalog: Catalog) -> Callable[..., LiveServer]:
+def serve_live(build_app: Callable[..., FastAPI]) -> Callable[..., LiveServer]:
     """`with serve_live(max_body_mb=1) as server:` listens on `server.url`."""
-    return lambda **changes: LiveServer(create_app(settings_of(**changes), catalog=catalog))
+    return lambda **changes: LiveServer(build_app(**changes))
 
 
 def pixels_of(picture: bytes) -> np.ndarray:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any
 from uuid import uuid4
 
@@ -69,7 +70,15 @@ class ValidationProblem(BaseModel):
 
 def describe(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI responses for the errors that a route may answer with."""
-    return {status: {"model": ValidationProblem if status == 422 else Problem} for status in statuses}
+    # References, not models: FastAPI would build a validator for every error of every route. `openapi` defines them.
+    names = {status: (ValidationProblem if status == 422 else Problem).__name__ for status in statuses}
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}},
+        }
+        for status, name in names.items()
+    }
 
 
 def error_response(error: Exception) -> Response:

@@ -7,6 +7,8 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel
 
+from vision_model_repo.api.errors import Problem, ValidationProblem
+
 REFERENCE = "#/components/schemas/{model}"
 SECURITY_SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer"},
@@ -29,15 +31,19 @@ def schema_of(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def install(app: FastAPI, *, secured: bool) -> None:
-    """Completes what FastAPI generates: definitions that bodies refer to, and how to send a key."""
+    """Completes what FastAPI generates: definitions that bodies and errors refer to, and how to send a key."""
     generate = app.openapi
 
     def complete() -> dict[str, Any]:
         document = generate()
         components = document.setdefault("components", {})
+        schemas = components.setdefault("schemas", {})
+        schemas.update({model.__name__: schema_of(model) for model in (Problem, ValidationProblem)})
         for operations in document["paths"].values():
             for operation in operations.values():
-                _hoist(operation.get("requestBody", {}), components.setdefault("schemas", {}))
+                _hoist(operation.get("requestBody", {}), schemas)
+        for schema in list(schemas.values()):
+            _hoist(schema, schemas)
         if secured:
             components["securitySchemes"] = SECURITY_SCHEMES
             document["security"] = [{name: []} for name in SECURITY_SCHEMES]

@@ -69,7 +69,7 @@ class NativeDetection(NativeTask[DetectionOptions, DetectionRequest, DetectionRe
         check_prompts(options.prompts, images, limits)
         for index in range(images):
             if not prompts_of(options.prompts, index):
-                raise InvalidInput(f"images[{index}] has nothing to look for. Give at least one prompt.")
+                raise InvalidInput(f"prompts names nothing to look for in images[{index}].")
 
     def request(self, options: DetectionOptions, index: int, image: NDArray[np.uint8]) -> DetectionRequest:
         phrases = prompts_of(options.prompts, index)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import json
 import sys
 from collections.abc import Sequence
 from typing import Any, TypeVar, cast
@@ -13,13 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transforms
-from transformers import PreTrainedModel
+from transformers import BaseImageProcessor, PreTrainedModel
 
 from vision_model_repo.errors import NotFound
 from vision_model_repo.models.base import Checkpoint, Item, Model, Raw, Request, Result
 
 Network = TypeVar("Network", bound=nn.Module)
 Pretrained = TypeVar("Pretrained", bound=PreTrainedModel)
+Processor = TypeVar("Processor", bound=BaseImageProcessor)
 
 
 class TorchModel(Model[Request, Item, Raw, Result]):
@@ -32,6 +34,11 @@ class TorchModel(Model[Request, Item, Raw, Result]):
         self.dtype = str(parameter.dtype).removeprefix("torch.")
         self.max_batch = max_batch
         self._network: nn.Module | None = network
+
+    @property
+    def network(self) -> Any:
+        """The network, typed as loosely as transformers types what its parts take and return."""
+        return self._network
 
     def memory_bytes(self) -> int:
         if self._network is None:
@@ -64,6 +71,50 @@ def _trim_heap() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+def read_config(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What the checkpoint's config.json says.
+
+    Raises:
+        NotFound: it is no JSON object.
+    """
+    try:
+        config = json.loads((checkpoint.folder / "config.json").read_bytes())
+    except ValueError:
+        config = None
+    if not isinstance(config, dict):
+        raise NotFound(f"The config.json of {checkpoint.model_id} is damaged. Get it again.")
+    return config
+
+
+def check_architecture(checkpoint: Checkpoint, known: Sequence[str]) -> str:
+    """The kind of network that a checkpoint is of, by transformers' name for it.
+
+    Raises:
+        NotFound: it is none of the known ones.
+    """
+    name = read_config(checkpoint).get("model_type")
+    if name not in known:
+        raise NotFound(f"{checkpoint.model_id} is a checkpoint of the kind {name!r}, not {' or '.join(known)}.")
+    return str(name)
+
+
+def read_processor(processor_class: type[Processor], checkpoint: Checkpoint) -> Processor:
+    """Reads how a checkpoint wants its images.
+
+    Raises:
+        NotFound: it does not say so, or not as one height and width for all.
+    """
+    try:
+        processor: Any = cast(Any, processor_class).from_pretrained(checkpoint.folder, local_files_only=True)
+    except (OSError, ValueError):
+        raise NotFound(
+            f"{checkpoint.model_id} has no preprocessor_config.json that can be read, which says how to prepare images."
+        ) from None
+    if not (processor.size.height and processor.size.width):
+        raise NotFound(f"The preprocessor_config.json of {checkpoint.model_id} gives no height and width of images.")
+    return processor
 
 
 def read(network_class: type[Pretrained], checkpoint: Checkpoint, **options: Any) -> Pretrained:

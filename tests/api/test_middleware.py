@@ -7,7 +7,7 @@ import json
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import httpx
@@ -139,7 +139,7 @@ async def test_a_declared_body_over_the_limit_is_refused_unread(serve: Serve) ->
     async with serve(max_body_mb=1) as client:
         read = False
 
-        async def stream() -> Any:
+        async def stream() -> AsyncIterator[bytes]:
             nonlocal read
             read = True
             yield b"x"
@@ -147,6 +147,7 @@ async def test_a_declared_body_over_the_limit_is_refused_unread(serve: Serve) ->
         headers = {**JSON, "content-length": str(2 * 2**20)}
         refused = await client.post(URL, content=stream(), headers=headers)
         assert (refused.status_code, "1 MB" in refused.json()["detail"]) == (413, True)
+        assert not read
         absurd = await client.post(URL, content=b"", headers={**JSON, "content-length": "9" * 5000})
         assert absurd.status_code == 413
 

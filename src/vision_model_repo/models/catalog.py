@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from importlib import import_module
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from typing import Literal, cast
 
 from vision_model_repo.errors import NotFound
@@ -39,6 +41,67 @@ class ModelSpec:
         return cast(Loader, import_module(self.module).load)
 
 
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """Packages that some checkpoints need and a plain installation lacks.
+
+    Attributes:
+        name: what to ask for when installing this package.
+        modules: what must be there to import.
+        model_ids: pattern of the checkpoints on the hub that need it, in lower case as the hub takes either.
+    """
+
+    name: str
+    modules: tuple[str, ...]
+    model_ids: str
+
+    @property
+    def installed(self) -> bool:
+        return all(find_spec(module) for module in self.modules)
+
+    def needed_by(self, model_id: str) -> bool:
+        return fnmatchcase(model_id.lower(), self.model_ids)
+
+    def require(self, model_id: str) -> None:
+        """Raises NotFound, saying what to install, unless it is there."""
+        if not self.installed:
+            raise NotFound(
+                f"{model_id} needs an extra that is not installed on this server: "
+                f"pip install 'vision-model-repo[{self.name}]'"
+            )
+
+
+DEPTH_ANYTHING_3 = Extra(
+    "depth-anything-3", ("depth_anything_3", "addict", "einops", "omegaconf"), "depth-anything/da3*"
+)
+EXTRAS = (DEPTH_ANYTHING_3,)
+
+_VARIANTS_3 = (
+    "depth-anything/da3-base",
+    "depth-anything/da3-small",
+    "depth-anything/da3metric-large",
+    "depth-anything/da3nested-giant-large",
+)
+_VARIANTS_V2 = (
+    "depth-anything/Depth-Anything-V2-Small-hf",
+    "depth-anything/Depth-Anything-V2-Base-hf",
+    "depth-anything/Depth-Anything-V2-Large-hf",
+    "depth-anything/Depth-Anything-V2-Metric-Indoor-Small-hf",
+    "depth-anything/Depth-Anything-V2-Metric-Indoor-Base-hf",
+    "depth-anything/Depth-Anything-V2-Metric-Indoor-Large-hf",
+    "depth-anything/Depth-Anything-V2-Metric-Outdoor-Small-hf",
+    "depth-anything/Depth-Anything-V2-Metric-Outdoor-Base-hf",
+    "depth-anything/Depth-Anything-V2-Metric-Outdoor-Large-hf",
+)
+
+
+def depth_variants(newest_installed: bool) -> tuple[str, ...]:
+    """The newest family first where it can run, since the first variant is the default."""
+    if newest_installed:
+        return _VARIANTS_3 + _VARIANTS_V2
+    return _VARIANTS_V2 + _VARIANTS_3
+
+
 BUILT_IN = (
     ModelSpec(
         "sam3",
@@ -58,21 +121,7 @@ BUILT_IN = (
         "depth_anything",
         "depth",
         "vision_model_repo.models.depth_anything",
-        (
-            "depth-anything/Depth-Anything-V2-Small-hf",
-            "depth-anything/Depth-Anything-V2-Base-hf",
-            "depth-anything/Depth-Anything-V2-Large-hf",
-            "depth-anything/Depth-Anything-V2-Metric-Indoor-Small-hf",
-            "depth-anything/Depth-Anything-V2-Metric-Indoor-Base-hf",
-            "depth-anything/Depth-Anything-V2-Metric-Indoor-Large-hf",
-            "depth-anything/Depth-Anything-V2-Metric-Outdoor-Small-hf",
-            "depth-anything/Depth-Anything-V2-Metric-Outdoor-Base-hf",
-            "depth-anything/Depth-Anything-V2-Metric-Outdoor-Large-hf",
-            "depth-anything/da3-small",
-            "depth-anything/da3-base",
-            "depth-anything/da3metric-large",
-            "depth-anything/da3nested-giant-large",
-        ),
+        depth_variants(DEPTH_ANYTHING_3.installed),
         demo="demo/depth-anything",
     ),
     ModelSpec(

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import logging
+import os
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from importlib.resources import files
-from pathlib import Path
+from pathlib import Path, PurePath
 
-import httpx
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-)
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+from safetensors import SafetensorError, safe_open
 
 from vision_model_repo.errors import NotAllowed, NotFound, VisionError
 from vision_model_repo.models.base import Checkpoint
-from vision_model_repo.models.catalog import ModelSpec
+from vision_model_repo.models.catalog import EXTRAS, ModelSpec
 
 logger = logging.getLogger(__name__)
 
 DEMO_PREFIX = "demo/"
 # Safetensors and plain text only: a pickle or a Python file is never fetched, so it can never be run.
 WANTED_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
+CACHE_FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class Hub:
@@ -37,6 +35,7 @@ class Hub:
         token: for gated and private repositories.
         offline: never ask the network.
         allowed: patterns of the only ids that may be used; empty allows all.
+        endpoint: address of a mirror of the hub; None for what HF_ENDPOINT says, or the hub itself.
     """
 
     def __init__(
@@ -46,27 +45,34 @@ class Hub:
         token: str | None = None,
         offline: bool = False,
         allowed: tuple[str, ...] = (),
+        endpoint: str | None = None,
     ) -> None:
         self._cache = root / "hub" if root else None
         self._token = token
         self._offline = offline
         self._allowed = allowed
+        self._endpoint = endpoint
 
     def resolve(self, model_id: str) -> Checkpoint:
         """Finds the folder of a model id, downloading it where needed.
 
         Raises:
-            NotAllowed: settings exclude the id, or the repository is gated.
+            NotAllowed: settings exclude the id, or the hub does.
             NotFound: no such id, or it is neither cached nor reachable.
         """
-        if self._allowed and not any(fnmatchcase(model_id, pattern) for pattern in self._allowed):
-            raise NotAllowed(f"Model id {model_id!r} is not in ALLOWED_MODEL_IDS of this server.")
+        if self._allowed and not self._allows(model_id):
+            raise NotAllowed(f"Model id {_quote(model_id)} is not in ALLOWED_MODEL_IDS of this server.")
         if model_id.startswith(DEMO_PREFIX):
             return Checkpoint(model_id, _embedded(model_id))
-        local = Path(model_id).expanduser()
-        if local.is_dir():
-            return Checkpoint(model_id, _complete(model_id, local))
-        return Checkpoint(model_id, _complete(model_id, self._download(model_id)))
+        if (local := _local(model_id)) is not None:
+            return Checkpoint(model_id, local)
+        for extra in EXTRAS:
+            if extra.needed_by(model_id):
+                extra.require(model_id)
+        folder = self._download(model_id)
+        if (problem := _problem(folder)) is not None:
+            raise NotFound(f"{model_id} on the Hugging Face hub is no checkpoint that this server can load: {problem}")
+        return Checkpoint(model_id, folder)
 
     def resolve_default(self, spec: ModelSpec, preferred: str | None = None) -> Checkpoint:
         """The checkpoint to use when a request names none.
@@ -85,6 +91,12 @@ class Hub:
             found = self.resolve(spec.demo)
             return Checkpoint(found.model_id, found.folder, fallback_reason=error.message)
 
+    def _allows(self, model_id: str) -> bool:
+        """Whether a pattern fits. A path that climbs could leave the folder that a pattern means, and fits none."""
+        if ".." in PurePath(model_id).parts:
+            return False
+        return any(fnmatchcase(model_id, pattern) for pattern in self._allowed)
+
     def _download(self, model_id: str) -> Path:
         try:
             return Path(
@@ -94,11 +106,13 @@ class Hub:
                     token=self._token,
                     local_files_only=self._offline,
                     allow_patterns=list(WANTED_FILES),
+                    endpoint=self._endpoint,
                 )
             )
         except HFValidationError:
             raise NotFound(
-                f"{model_id[:200]!r} is neither a folder on this server nor a Hugging Face id of the form owner/name."
+                f"{_quote(model_id)} is neither a folder on this server with a config.json and whole safetensors "
+                "weights nor a Hugging Face id of the form owner/name."
             ) from None
         except GatedRepoError:
             raise NotAllowed(
@@ -110,31 +124,94 @@ class Hub:
                 f"No checkpoint {model_id!r} on the Hugging Face hub. Check the spelling; for a private one set "
                 "HF_TOKEN; for a local copy give the path of its folder."
             ) from None
-        except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, httpx.HTTPError, OSError) as error:
-            logger.info("Download of %s failed: %r", model_id, error)
-            why = "HF_HUB_OFFLINE is set" if self._offline else "the Hugging Face hub cannot be reached"
-            raise NotFound(
-                f"{model_id} is not in the cache and {why}. Download it where there is a network "
-                f"(`hf download {model_id}`) and point HF_ROOT_FOLDER to that cache, or give the path of a local copy "
-                "as model_id."
-            ) from None
+        except Exception as error:
+            # The library passes on the errors of whichever HTTP client it is built on.
+            logger.warning("Download of %s failed: %s: %s", model_id, type(error).__name__, error)
+            raise self._failure(model_id, error) from None
+
+    def _failure(self, model_id: str, error: Exception) -> VisionError:
+        """What a caller should know of a download that failed."""
+        answers = [cause.response.status_code for cause in _causes(error) if isinstance(cause, HfHubHTTPError)]
+        if any(status in (401, 403) for status in answers):
+            return NotAllowed(
+                f"The Hugging Face hub refuses access to {model_id}. Check that HF_TOKEN is valid and may read it."
+            )
+        for cause in _causes(error):
+            if isinstance(cause, OSError) and cause.errno in CACHE_FAILURES:
+                return NotFound(
+                    f"{model_id} cannot be stored in the cache (HF_ROOT_FOLDER): {os.strerror(cause.errno)}."
+                )
+        if self._offline:
+            why = "HF_HUB_OFFLINE is set"
+        elif answers:
+            why = f"the Hugging Face hub answers with status {answers[0]}"
+        else:
+            why = "the Hugging Face hub cannot be reached"
+        return NotFound(
+            f"{model_id} is not, or only in part, in the cache, and {why}. Download it where there is a network "
+            f"(`hf download {model_id}`) and point HF_ROOT_FOLDER to that cache, or give the path of a local copy "
+            "as model_id."
+        )
 
 
 def _embedded(model_id: str) -> Path:
     root = Path(str(files("vision_model_repo.demo") / "checkpoints"))
-    known = sorted(folder.name for folder in root.iterdir() if (folder / "config.json").is_file())
+    known = sorted(path.parent.name for path in root.glob("*/config.json"))
     name = model_id.removeprefix(DEMO_PREFIX)
     if name not in known:
-        raise NotFound(
-            f"No embedded checkpoint {model_id[:200]!r}. There are: {', '.join('demo/' + k for k in known)}."
-        )
+        embedded = ", ".join(DEMO_PREFIX + name for name in known)
+        raise NotFound(f"No embedded checkpoint {_quote(model_id)}. There are: {embedded}.")
     return root / name
 
 
-def _complete(model_id: str, folder: Path) -> Path:
-    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
-        raise NotFound(
-            f"{model_id!r} has no config.json with safetensors weights beside it, so it is no checkpoint that this "
-            "server can load."
-        )
+def _local(model_id: str) -> Path | None:
+    """The folder of that path, if there is a checkpoint in it.
+
+    Callers get one answer for everything else, since they have no business knowing which folders there are; why a
+    folder will not do is in the log.
+    """
+    try:
+        folder = Path(model_id).expanduser()
+        if not folder.is_dir():
+            return None
+        problem = _problem(folder)
+    except (OSError, RuntimeError, ValueError):
+        # Not readable, no such user, or no path at all.
+        return None
+    if problem is not None:
+        logger.info("%s is a folder, but no checkpoint: %s", _quote(model_id), problem)
+        return None
     return folder
+
+
+def _problem(folder: Path) -> str | None:
+    """Why a folder is no checkpoint, in a sentence; None if it is one."""
+    if not (folder / "config.json").is_file():
+        return "It has no config.json."
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        return "It has no safetensors weights beside its config.json."
+    for index in folder.glob("*.safetensors.index.json"):
+        try:
+            shards = {str(name) for name in json.loads(index.read_bytes())["weight_map"].values()}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return f"Its {index.name} is damaged."
+        if missing := shards - {path.name for path in weights}:
+            return f"{len(missing)} of its {len(shards)} weight files are missing, such as {min(missing)}."
+    for path in weights:
+        try:
+            with safe_open(path, framework="numpy"):
+                pass
+        except SafetensorError:
+            return f"Its {path.name} is damaged or only a part of the file."
+    return None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _quote(model_id: str) -> str:
+    return repr(model_id[:200])

@@ -1,0 +1,97 @@
+"""DINOv3, image features without labels: one vector for the image and one for each patch.
+
+DINOv3 (Siméoni et al., 2025; https://huggingface.co/facebook/dinov3-vitb16-pretrain-lvd1689m), as Vision Transformer
+or ConvNeXt, through transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import DINOv3ConvNextModel, DINOv3ViTImageProcessor, DINOv3ViTModel, PreTrainedModel
+
+from vision_model_repo.models.base import Checkpoint
+from vision_model_repo.models.torch_model import (
+    TorchModel,
+    check_architecture,
+    place,
+    read,
+    read_processor,
+    resize_and_normalize,
+)
+from vision_model_repo.tasks.features import FeatureRequest, FeatureResult
+
+NETWORKS: dict[str, type[PreTrainedModel]] = {"dinov3_vit": DINOv3ViTModel, "dinov3_convnext": DINOv3ConvNextModel}
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image, (3, h, w) as the network wants it, and whether its vectors shall have unit length."""
+
+    pixels: Tensor
+    normalize: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Tokens (T, D) and the pooled vector (D,)."""
+
+    tokens: NDArray[np.float32]
+    pooled: NDArray[np.float32]
+
+
+class Dinov3(TorchModel[FeatureRequest, Item, Features, FeatureResult]):
+    """DINOv3 on one device."""
+
+    def __init__(self, checkpoint: Checkpoint, network: PreTrainedModel, processor: Any) -> None:
+        super().__init__(checkpoint, network)
+        self._processor = processor
+        size, config = processor.size, self.network.config
+        # A ConvNeXt halves its input twice in the stem and once before each later stage.
+        patch = getattr(config, "patch_size", None) or 4 * 2 ** (len(config.hidden_sizes) - 1)
+        self._size = (size["height"], size["width"])
+        self._grid = (size["height"] // patch, size["width"] // patch)
+
+    def preprocess(self, request: FeatureRequest) -> Item:
+        pixels = resize_and_normalize(
+            request.image,
+            self._size,
+            mean=self._processor.image_mean,
+            std=self._processor.image_std,
+            resample=self._processor.resample,
+        )
+        return Item(pixels, request.normalize)
+
+    def forward(self, items: Sequence[Item]) -> list[Features]:
+        with torch.inference_mode():
+            outputs = self.network(self.to_device([item.pixels for item in items], getattr(torch, self.dtype)))
+            tokens = outputs.last_hidden_state.float().cpu().numpy()
+            pooled = outputs.pooler_output.float().cpu().numpy()
+        return [Features(*both) for both in zip(tokens, pooled, strict=True)]
+
+    def postprocess(self, raw: Features, item: Item) -> FeatureResult:
+        tokens, pooled = raw.tokens, raw.pooled
+        if item.normalize:
+            tokens, pooled = _unit_length(tokens), _unit_length(pooled)
+        return FeatureResult(tokens, pooled, self._grid)
+
+
+def load(checkpoint: Checkpoint, *, device: str, dtype: str) -> Dinov3:
+    """Reads a checkpoint of either architecture.
+
+    Raises:
+        NotFound: the checkpoint is of another model.
+    """
+    network = NETWORKS[check_architecture(checkpoint, list(NETWORKS))]
+    processor = read_processor(DINOv3ViTImageProcessor, checkpoint)
+    return Dinov3(checkpoint, place(read(network, checkpoint), device=device, dtype=dtype), processor)
+
+
+def _unit_length(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32(1e-12))

@@ -11,14 +11,14 @@ from vision_model_repo.settings import Settings
 def main() -> None:
     settings = Settings()  # pyright: ignore[reportCallIssue]
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--host", default=settings.host, help="address to listen on (%(default)s)")
-    parser.add_argument("--port", type=int, default=settings.port, help="port to listen on (%(default)s)")
+    parser.add_argument("--host", default=settings.api_host, help="address to listen on (%(default)s)")
+    parser.add_argument("--port", type=int, default=settings.api_port, help="port to listen on (%(default)s)")
     parser.add_argument("--reload", action="store_true", help="restart when a source file changes")
     parser.add_argument("--workers", type=int, default=1, help="1; more are refused with the reason")
     arguments = parser.parse_args()
     if arguments.workers != 1:
         parser.error(ONE_PROCESS.format(workers=arguments.workers))
-    serve(settings.model_copy(update={"host": arguments.host, "port": arguments.port}), reload=arguments.reload)
+    serve(settings.model_copy(update={"api_host": arguments.host, "api_port": arguments.port}), reload=arguments.reload)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def test_health_has_the_fields_that_are_shown(server: Server) -> None:
 @pytest.mark.parametrize("line", commands("--reload"))
 def test_the_commands_for_development_start_a_healthy_server(line: str, tmp_path: Path) -> None:
     (tmp_path / "run_api_server.py").symlink_to(ROOT / "run_api_server.py")
-    with live_server(tmp_path, {"PORT": "0", "HF_HUB_OFFLINE": "1"}, command=as_command(line)) as started:
+    with live_server(tmp_path, {"API_PORT": "0", "HF_HUB_OFFLINE": "1"}, command=as_command(line)) as started:
         url = started.url.replace("0.0.0.0", "127.0.0.1")
         assert httpx.get(f"{url}/health", timeout=30).json()["status"] == "healthy"
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import multiprocessing
 from copy import deepcopy
+from logging.config import dictConfig
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +34,8 @@ def serve(settings: Settings, *, reload: bool = False) -> None:
     """
     uvicorn.run(
         APPLICATION,
-        host=settings.host,
-        port=settings.port,
+        host=settings.api_host,
+        port=settings.api_port,
         workers=1,
         reload=reload,
         reload_dirs=[str(Path(__file__).parent)] if reload else None,
@@ -50,6 +52,13 @@ def log_config(level: str) -> dict[str, Any]:
     config["formatters"]["default"]["fmt"] = "%(asctime)s %(levelprefix)s %(message)s"
     config["loggers"]["vision_model_repo"] = {"handlers": ["default"], "level": level, "propagate": False}
     return config
+
+
+def log_somewhere(level: str) -> None:
+    """Gives the package's log a place where nobody has: uvicorn, started by hand, sets up its own loggers alone."""
+    package = logging.getLogger("vision_model_repo")
+    if not package.hasHandlers():
+        dictConfig(log_config(level))
 
 
 class OneProcess:

@@ -17,8 +17,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True)
 
     # Server
-    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
-    port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
+    # Not plain HOST, which some shells and conda set to names of their own.
+    api_host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
+    api_port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe level logged.")
     cors_origins: CommaList = Field(("*",), description="Origins that browsers may call from, comma separated.")
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(

@@ -14,6 +14,7 @@ from vision_model_repo.api import errors, middleware, openapi
 from vision_model_repo.api.native.routes import native_router
 from vision_model_repo.engine.engine import Engine
 from vision_model_repo.models.catalog import Catalog
+from vision_model_repo.serving import OneProcess, log_somewhere
 from vision_model_repo.settings import Settings
 
 DESCRIPTION = """
@@ -37,6 +38,7 @@ def create_app(settings: Settings | None = None, *, catalog: Catalog | None = No
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        log_somewhere(settings.log_level)
         app.state.engine = engine = Engine(settings, catalog)
         try:
             await engine.start()
@@ -60,6 +62,7 @@ def create_app(settings: Settings | None = None, *, catalog: Catalog | None = No
 def _middleware(settings: Settings) -> list[Middleware]:
     """Outermost first. CORS comes before errors and keys: a browser must be able to read a refusal."""
     layers = [
+        Middleware(OneProcess),
         Middleware(middleware.RequestLog),
         Middleware(
             CORSMiddleware,

@@ -15,9 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transforms
 from transformers import BaseImageProcessor, PreTrainedModel
+from transformers.utils import logging
 
 from vision_model_repo.errors import NotFound
 from vision_model_repo.models.base import Checkpoint, Item, Model, Raw, Request, Result
+
+# A server's log is no place for progress bars.
+logging.disable_progress_bar()
 
 Network = TypeVar("Network", bound=nn.Module)
 Pretrained = TypeVar("Pretrained", bound=PreTrainedModel)

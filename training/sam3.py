@@ -38,31 +38,42 @@ from training.sam3_model import (
 )
 from vision_model_repo.demo.scenes import COLORS, SHAPES, View, phrases
 
-BACKBONE = RUNS / "sam3" / "backbone.pt"
+PRETRAINED = RUNS / "sam3" / "pretrained.pt"
 
 
-def pretrain(model: Sam3Model, sampler: Sampler, minutes: float) -> None:
+class Learner(nn.Module):
+    """What is trained: the network, and the head for dense pretraining that nothing stays of."""
+
+    def __init__(self, network: Sam3Model, head: DenseHead) -> None:
+        super().__init__()
+        self.network, self.head = network, head
+
+
+def pretrain(model: Sam3Model, head: DenseHead, sampler: Sampler, minutes: float) -> None:
     """Dense naming of every cell, which teaches the vision encoder what words will refer to."""
     backbone = model.vision_encoder.backbone
-    head = DenseHead(BACKBONE_WIDTH, MASK_SIZE * PATCH_SIZE // IMAGE_SIZE, len(COLORS), len(SHAPES))
     optimizer = torch.optim.AdamW([*backbone.parameters(), *head.parameters()], weight_decay=0.01)
     clock, smooth, steps = Clock(minutes), {}, tqdm(desc="pretrain", mininterval=10)
     while clock.progress < 1:
         batch = sampler.batch(12, 1, dense=True)
         assert batch.dense is not None
-        losses, accuracy = head.losses(backbone, batch.pixels, batch.dense)
+        losses, accuracy = head.losses(backbone(batch.pixels).last_hidden_state, batch.dense)
         step(optimizer, sum(losses.values(), torch.zeros(())), 1.5e-3 * cosine(clock.progress))
         report(steps, smooth, {name: loss.item() for name, loss in losses.items()} | accuracy)
 
 
 def train(run: Run, processor: Sam3Processor, sampler: Sampler, arguments: argparse.Namespace) -> None:
-    model, average = cast(Sam3Model, run.model), cast(Sam3Model, run.average)
+    """Everything together. The dense losses stay on: without them the backbone soon forgets shapes."""
+    learner, average = cast(Learner, run.model), cast(Learner, run.average).network
+    model = learner.network
     saved, smooth, steps = run.clock.minutes, {}, tqdm(desc="train", initial=run.steps, mininterval=10)
     while run.clock.progress < 1:
-        batch = sampler.batch(arguments.images, arguments.prompts, with_boxes=run.steps % 5 == 4)
+        sampler.hardness = min(1.0, 3 * run.clock.progress)
+        batch = sampler.batch(arguments.images, arguments.prompts, with_boxes=run.steps % 6 == 5, dense=True)
+        vision = model.vision_encoder(batch.pixels)
         prediction = predict(
             model,
-            model.vision_encoder(batch.pixels),
+            vision,
             batch.image_index,
             batch.input_ids,
             batch.attention_mask,
@@ -71,6 +82,9 @@ def train(run: Run, processor: Sam3Processor, sampler: Sampler, arguments: argpa
             drawn=torch.tensor([row for row, targets in enumerate(batch.targets) if len(targets)]),
         )
         losses = detection_losses(prediction, batch)
+        assert batch.dense is not None
+        dense, _ = learner.head.losses(vision.last_hidden_state, batch.dense)
+        losses["dense"] = 0.5 * sum(dense.values(), torch.zeros(()))
         run.learn(sum(losses.values(), torch.zeros(())), arguments.learning_rate)
         report(steps, smooth, {name: loss.item() for name, loss in losses.items()})
         if run.clock.minutes - saved > arguments.save_minutes:
@@ -155,19 +169,22 @@ def main() -> None:
 
     processor = build_processor()
     model = build_model(processor.tokenizer).to(memory_format=torch.channels_last)
+    head = DenseHead(BACKBONE_WIDTH, MASK_SIZE * PATCH_SIZE // IMAGE_SIZE, len(COLORS), len(SHAPES))
+    learner = Learner(model, head)
     sampler = Sampler(SceneCache(), processor.tokenizer, arguments.seed)
     if arguments.reuse_backbone:
-        model.vision_encoder.backbone.load_state_dict(torch.load(BACKBONE, weights_only=True))
+        learner.load_state_dict(torch.load(PRETRAINED, weights_only=True), strict=False)
     elif not arguments.resume:
-        pretrain(model, sampler, arguments.pretrain_minutes)
-        BACKBONE.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(model.vision_encoder.backbone.state_dict(), BACKBONE)
+        pretrain(model, head, sampler, arguments.pretrain_minutes)
+        PRETRAINED.parent.mkdir(parents=True, exist_ok=True)
+        kept = ("network.vision_encoder.backbone.", "head.")
+        torch.save({k: v for k, v in learner.state_dict().items() if k.startswith(kept)}, PRETRAINED)
     calibrate(model, sampler.batch(32, 1).pixels)
-    run = Run("sam3", model, torch.optim.AdamW(model.parameters(), weight_decay=0.02), arguments.minutes)
+    run = Run("sam3", learner, torch.optim.AdamW(learner.parameters(), weight_decay=0.02), arguments.minutes)
     if arguments.resume:
         run.resume()
     train(run, processor, sampler, arguments)
-    average = cast(Sam3Model, run.average)
+    average = cast(Learner, run.average).network
     export(average, processor, arguments.output)
     print(evaluate(average, processor, [held_out(index) for index in range(500)]))
 

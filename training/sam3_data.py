@@ -84,6 +84,8 @@ class Sampler:
         self._cache = cache
         self._tokenizer = tokenizer
         self._rng = np.random.default_rng(seed)
+        # 0 asks for one property at a time, 1 for all there is; words are learned in that order.
+        self.hardness = 1.0
 
     def batch(self, images: int, prompts: int, *, with_boxes: bool = False, dense: bool = False) -> Batch:
         views = [self._view() for _ in range(images)]
@@ -119,6 +121,8 @@ class Sampler:
         rng = self._rng
         if with_boxes:
             return self._exemplar_prompt(names)
+        if rng.random() > self.hardness:
+            return self._easy_prompt(names)
         draw = rng.random()
         if draw < 0.35:
             text = names[rng.integers(len(names))]
@@ -130,6 +134,15 @@ class Sampler:
         else:
             text = self._stranger()
         return _Prompt(self._reword(text), _matching(text, names), [], [])
+
+    def _easy_prompt(self, names: list[str]) -> _Prompt:
+        """One colour or one shape, there or not; or every object."""
+        rng = self._rng
+        color, shape = names[rng.integers(len(names))].split()
+        if rng.random() < 0.4:
+            color, shape = str(rng.choice(list(COLORS))), str(rng.choice(SHAPES))
+        text = [f"{color} object", shape, "object"][rng.choice(3, p=[0.5, 0.42, 0.08])]
+        return _Prompt(text, _matching(text, names), [], [])
 
     def _absent(self, names: list[str]) -> str:
         """A phrase of the world, mostly one that nearly fits: right colour and wrong shape, or the other way."""

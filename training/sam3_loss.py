@@ -37,7 +37,8 @@ def detection_losses(prediction: Prediction, batch: Batch) -> Losses:
         losses["giou"] += 2 * (1 - torch.diag(generalized_box_iou(to_xyxy(chosen), to_xyxy(truth)))).sum() / count
         losses["presence"] += F.binary_cross_entropy_with_logits(prediction.presence[layer], present)
     losses = {name: loss / layers for name, loss in losses.items()}
-    return losses | _mask_losses(prediction, batch, matches, count) | _semantic_losses(prediction, batch)
+    losses |= _mask_losses(prediction, batch, matches, count) | _semantic_losses(prediction, batch)
+    return losses if batch.exemplars is not None else losses | _alignment_losses(prediction, batch)
 
 
 @torch.no_grad()
@@ -74,6 +75,25 @@ def _semantic_losses(prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
     return {"semantic": 2 * entropy + _dice(prediction.semantic, union).mean()}
 
 
+def _alignment_losses(prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
+    """Draws the features of what a phrase names to its words.
+
+    A product of two vectors is learned at once, where attention alone hardly ever begins to tell one word from
+    another.
+    """
+    logits = 10 * prediction.alignment - 5
+    size = logits.shape[-2:]
+    union = torch.stack(
+        [
+            F.adaptive_avg_pool2d(batch.masks[image][targets].sum(0, keepdim=True).clamp(max=1), size)[0]
+            for image, targets in zip(batch.image_index.tolist(), batch.targets, strict=True)
+        ]
+    )
+    present = union.amax((1, 2)) > 0
+    entropy = F.binary_cross_entropy_with_logits(logits, union, pos_weight=torch.tensor(5.0))
+    return {"alignment": 2 * entropy + 2 * _dice(logits[present], union[present]).mean()}
+
+
 def _dice(logits: Tensor, truth: Tensor) -> Tensor:
     probability = logits.sigmoid()
     overlap = 2 * (probability * truth).sum((1, 2))
@@ -90,8 +110,9 @@ class DenseHead(nn.Module):
         self.out = nn.Linear(width, sum(self.outputs) * cells * cells)
         self.unfold = nn.PixelShuffle(cells)
 
-    def losses(self, backbone: nn.Module, pixels: Tensor, truth: Dense) -> tuple[Losses, dict[str, float]]:
-        patches = self.out(self.norm(backbone(pixels).last_hidden_state))
+    def losses(self, tokens: Tensor, truth: Dense) -> tuple[Losses, dict[str, float]]:
+        """Losses and accuracies from the backbone's tokens, (I, T, C)."""
+        patches = self.out(self.norm(tokens))
         side = int(patches.shape[1] ** 0.5)
         cells = self.unfold(patches.transpose(1, 2).unflatten(2, (side, side)))
         colors, shapes, solid, depth = cells.split(self.outputs, dim=1)

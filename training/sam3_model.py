@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import CLIPTokenizer, Sam3Config, Sam3ImageProcessor, Sam3Model, Sam3Processor
 from transformers.models.sam3.modeling_sam3 import Sam3VisionEncoderOutput, box_cxcywh_to_xyxy, inverse_sigmoid
 
@@ -103,15 +104,28 @@ def build_model(tokenizer: CLIPTokenizer) -> Sam3Model:
 
 @torch.no_grad()
 def spread(model: Sam3Model) -> None:
-    """Beyond Xavier: positions that tell places apart, and queries that start all over the picture."""
+    """Beyond Xavier: what keeps queries from seeing all the same, and lets words find what they name.
+
+    Queries start all over the picture, and each looks at its own box: the position bias begins as a penalty on what
+    lies outside of it. Where pixels or queries attend to words, both sides are projected alike, so that what is
+    similar attends to each other from the first step on.
+    """
     nn.init.normal_(model.vision_encoder.backbone.embeddings.position_embeddings, std=0.2)
     nn.init.normal_(model.text_encoder.text_model.embeddings.position_embedding.weight, std=0.3)
     decoder = model.detr_decoder
-    nn.init.uniform_(decoder.reference_points.weight[:, :2], -2.0, 2.0)
-    nn.init.constant_(decoder.reference_points.weight[:, 2:], -1.4)
+    places = torch.quasirandom.SobolEngine(2, seed=0).draw(QUERIES) * 0.8 + 0.1
+    decoder.reference_points.weight[:, :2] = places.logit()
+    nn.init.constant_(decoder.reference_points.weight[:, 2:], -1.2)
     nn.init.zeros_(decoder.box_head.layer3.weight)
-    for mlp in (decoder.box_rpb_embed_x, decoder.box_rpb_embed_y):
-        nn.init.normal_(mlp.layer2.weight, std=0.1)
+    for bias in (decoder.box_rpb_embed_x, decoder.box_rpb_embed_y):
+        nn.init.normal_(bias.layer2.weight, std=0.05)
+        bias.layer1.weight[:2] = torch.tensor([[-1.0, 0.0], [0.0, 1.0]])
+        bias.layer2.weight[:, :2] = -8.0
+    matching = [layer.cross_attn for layer in model.detr_encoder.layers]
+    matching += [layer.text_cross_attn for layer in decoder.layers]
+    for attention in (*matching, model.mask_decoder.prompt_cross_attn):
+        attention.q_proj.weight.copy_(attention.k_proj.weight)
+    model.dot_product_scoring.query_proj.weight.copy_(model.dot_product_scoring.text_proj.weight)
 
 
 @torch.no_grad()
@@ -137,6 +151,7 @@ class Prediction:
         boxes: (L, B, Q, 4) cxcywh, 0..1.
         presence: (L, B).
         drawn: (R,) the prompts that masks were drawn for.
+        alignment: (B, m, m) cosine of each coarse feature with the prompt's mean word, for training alone.
         masks: (R, Q, M, M) logits of the last layer.
         semantic: (R, M, M) logits of the union of all instances.
     """
@@ -144,6 +159,7 @@ class Prediction:
     logits: Tensor
     boxes: Tensor
     presence: Tensor
+    alignment: Tensor
     drawn: Tensor
     masks: Tensor
     semantic: Tensor
@@ -171,6 +187,8 @@ def predict(
     positions = [level[:1].expand(len(image_index), -1, -1, -1) for level in vision.fpn_position_encoding[:-1]]
     text = model.get_text_features(input_ids=input_ids, attention_mask=attention_mask).pooler_output
     mask = attention_mask.bool()
+    word = (text * attention_mask[..., None]).sum(1) / attention_mask.sum(1, keepdim=True)
+    alignment = F.cosine_similarity(features[-1], word[:, :, None, None], dim=1)
     if boxes is not None and box_labels is not None:
         geometry = model.geometry_encoder(
             box_embeddings=boxes,
@@ -206,6 +224,7 @@ def predict(
         logits=model.dot_product_scoring(hidden, text, mask).squeeze(-1),
         boxes=(inverse_sigmoid(decoded.reference_boxes) + offsets).sigmoid(),
         presence=decoded.presence_logits.squeeze(-1),
+        alignment=alignment,
         drawn=drawn,
         masks=pictures.pred_masks,
         semantic=pictures.semantic_seg.squeeze(1),

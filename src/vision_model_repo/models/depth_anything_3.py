@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
+from safetensors.torch import load_model
 from torch import nn
 from torchvision.transforms.v2 import InterpolationMode
 
@@ -120,15 +120,13 @@ def load(checkpoint: Checkpoint, *, device: str, dtype: str) -> DepthAnything3:
     """
     DEPTH_ANYTHING_3.require(checkpoint.model_id)
     network = _build(checkpoint)
-    weights = load_file(checkpoint.folder / "model.safetensors")
-    # The package's own interface wraps the network as its `model`.
-    report = network.load_state_dict(
-        {name.removeprefix("model."): tensor for name, tensor in weights.items()}, strict=False
-    )
-    if report.missing_keys:
+    # The package's own interface wraps the network as its `model`, which the names in the file show.
+    wrapped = nn.ModuleDict({"model": network})
+    missing, _ = load_model(wrapped, checkpoint.folder / "model.safetensors", strict=False)
+    if missing:
         raise NotFound(
-            f"{checkpoint.model_id} is no checkpoint of this Depth Anything 3 network: {len(report.missing_keys)} of "
-            f"its weights are missing, such as {min(report.missing_keys)}."
+            f"{checkpoint.model_id} is no checkpoint of this Depth Anything 3 network: {len(missing)} of its weights "
+            f"are missing, such as {min(missing)}."
         )
     return DepthAnything3(checkpoint, place(network, device=device, dtype="float32"), dtype=dtype)
 

@@ -1,0 +1,135 @@
+"""Held-out tabletop scenes, sent over HTTP to a real server, come back right.
+
+The bounds are those that the embedded checkpoints are published with; 40 scenes say them to within a few percent.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import Server
+from training.data import held_out
+from vision_model_repo.demo.evaluation import (
+    LEAST_SCORE,
+    DepthTally,
+    DetectionTally,
+    FeatureTally,
+    SegmentationTally,
+    object_crops,
+    questions,
+)
+from vision_model_repo.demo.scenes import View
+from vision_model_repo.formats.images import encode_jpeg, encode_png
+from vision_model_repo.formats.masks import from_coco_rle
+from vision_model_repo.tasks.detection import DetectionResult
+
+SCENES = 40
+
+
+@pytest.fixture(scope="module")
+def views() -> list[View]:
+    """Half of them square, half of them 4:3."""
+    return [held_out(index, 320 if index % 2 else 224, 240 if index % 2 else 224) for index in range(SCENES)]
+
+
+@pytest.fixture(scope="module")
+def client(server: Server) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url, timeout=120) as client:
+        yield client
+
+
+def b64(image: np.ndarray) -> str:
+    return base64.b64encode(encode_png(image)).decode()
+
+
+def ask(client: httpx.Client, route: str, **body: object) -> dict:
+    response = client.post(f"/inference/{route}", json=body)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def test_masks_cover_what_the_words_name(client: httpx.Client, views: list[View]) -> None:
+    tally = SegmentationTally()
+    for index, view in enumerate(views):
+        asked = questions(view, index)
+        answer = ask(client, "sam3", images=[b64(view.image)], prompts=asked)
+        assert answer["model_id"] == "demo/sam3"
+        for phrase, found in zip(asked, answer["results"][0], strict=True):
+            tally.add(view, phrase, [from_coco_rle(rle) for rle in found["result"]["masks_rle"]])
+    figures = tally.figures()
+    assert figures["mean_iou"] >= 0.80
+    assert figures["precision"] >= 0.85
+    assert figures["recall"] >= 0.85
+    assert figures["absent_answered"] <= 0.05
+
+
+def test_boxes_enclose_what_the_phrases_name(client: httpx.Client, views: list[View]) -> None:
+    tally = DetectionTally()
+    for index, view in enumerate(views):
+        asked = questions(view, index)
+        body = {"prompts": asked, "box_threshold": LEAST_SCORE, "text_threshold": LEAST_SCORE}
+        found = ask(client, "grounding-dino", images=[b64(view.image)], **body)["results"][0]
+        boxes = np.array(found["xyxy"], np.float32).reshape(-1, 4)
+        tally.add(view, asked, DetectionResult(boxes, np.array(found["scores"], np.float32), tuple(found["labels"])))
+    assert tally.figures()["ap50"] >= 0.80
+
+
+def test_depth_is_in_metres(client: httpx.Client, views: list[View]) -> None:
+    tally = DepthTally()
+    for view in views:
+        answer = ask(client, "depth-anything", images=[b64(view.image)], export_format="npz")
+        assert answer["metadata"]["unit"] == "metre"
+        archive = np.load(io.BytesIO(base64.b64decode(answer["results"][0]["data"])))
+        tally.add(view, archive["depth"])
+    assert tally.figures()["abs_rel"] <= 0.08
+
+
+def test_features_of_like_objects_are_alike(client: httpx.Client, views: list[View]) -> None:
+    tally = FeatureTally()
+    for view in views:
+        crops = [b64(crop) for crop in object_crops(view)]
+        answer = ask(client, "dinov3", images=crops, include=["pooler_output"])
+        tally.add(view, np.array(answer["features"]["pooler_output"]))
+    assert tally.figures()["nearest_same"] >= 0.70
+
+
+def test_a_rotated_photo_is_answered_as_it_is_seen(client: httpx.Client, views: list[View]) -> None:
+    """A camera held sideways stores its picture sideways and says so in EXIF; boxes refer to the upright picture."""
+    view = views[1]
+    sideways = Image.fromarray(view.image).transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    sideways.save(buffer, "PNG", exif=exif)
+    name = view.names[0]
+    upright = ask(client, "grounding-dino", images=[b64(view.image)], prompts=[name])
+    turned = ask(client, "grounding-dino", images=[base64.b64encode(buffer.getvalue()).decode()], prompts=[name])
+    assert turned["results"] == upright["results"]
+
+
+def test_an_exemplar_box_finds_its_like(client: httpx.Client, views: list[View]) -> None:
+    """A box around one object stands for every object of its colour and shape."""
+    tally = SegmentationTally()
+    for view in views[:20]:
+        box = view.boxes[0].tolist()
+        answer = ask(client, "sam3", images=[b64(view.image)], boxes=[[box]], box_labels=[[1]])
+        found = answer["results"][0][0]
+        assert found["prompt"] == "visual"
+        tally.add(view, view.names[0], [from_coco_rle(rle) for rle in found["result"]["masks_rle"]])
+    assert tally.figures()["recall"] >= 0.75
+
+
+def test_jpeg_uploads_are_answered_alike(client: httpx.Client, views: list[View]) -> None:
+    view = views[1]
+    files = {"images": ("scene.jpg", encode_jpeg(view.image, quality=95), "image/jpeg")}
+    response = client.post("/inference/grounding-dino/upload", files=files, data={"prompts": view.names})
+    assert response.status_code == 200, response.text
+    assert set(response.json()["results"][0]["labels"]) <= set(view.names)
+    assert len(response.json()["results"][0]["boxes"]) >= 1

@@ -1,0 +1,306 @@
+"""SAM 3 answers as transformers' own model and processor do, one encode for all prompts and within little memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from transformers import Sam3Model, Sam3Processor
+
+from vision_model_repo.errors import InvalidInput, NotFound
+from vision_model_repo.models import sam3
+from vision_model_repo.models.base import Checkpoint
+from vision_model_repo.models.sam3 import Found, Sam3
+from vision_model_repo.tasks.segmentation import SegmentationPrompt, SegmentationRequest
+
+GREY_LEVEL = 2 / 255
+"""One grey level after normalisation with mean and deviation 0.5."""
+RED, CUBE = SegmentationPrompt("red object"), SegmentationPrompt("cube")
+ONE_BOX = SegmentationPrompt(boxes=((10, 20, 90, 80),), box_labels=(1,))
+TWO_BOXES = SegmentationPrompt("sphere", boxes=((5, 5, 60, 70), (80, 30, 150, 110)), box_labels=(1, 0))
+PROMPTS = (RED, ONE_BOX, CUBE, TWO_BOXES, SegmentationPrompt("the green cylinders"))
+
+
+@pytest.fixture(scope="module")
+def model(random_sam3: Checkpoint) -> Sam3:
+    return sam3.load(random_sam3, device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def plain(random_sam3: Checkpoint) -> tuple[Any, Any]:
+    """The network and the processor as transformers reads them."""
+    network: Any = Sam3Model.from_pretrained(random_sam3.folder, dtype=torch.float32)
+    return network.eval(), Sam3Processor.from_pretrained(random_sam3.folder)
+
+
+def picture(seed: int, height: int = 120, width: int = 160) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(256, size=(height, width, 3), dtype=np.uint8)
+
+
+def ask(*prompts: SegmentationPrompt, seed: int = 0, **options: Any) -> SegmentationRequest:
+    return SegmentationRequest(picture(seed), prompts, **options)
+
+
+def plain_outputs(plain: tuple[Any, Any], seed: int, prompt: SegmentationPrompt) -> Any:
+    network, processor = plain
+    inputs = processor(
+        images=picture(seed),
+        text=prompt.text or None,
+        input_boxes=[[list(box) for box in prompt.boxes]] if prompt.boxes else None,
+        input_boxes_labels=[list(prompt.box_labels)] if prompt.boxes else None,
+        return_tensors="pt",
+    )
+    inputs.pop("original_sizes")
+    with torch.inference_mode():
+        return network(**inputs)
+
+
+def disc(x: float, y: float, radius: float, size: int = 56) -> NDArray[np.float32]:
+    rows, columns = np.mgrid[:size, :size]
+    return (radius - np.hypot(columns - x, rows - y)).astype(np.float32)
+
+
+def found(*discs: tuple[float, NDArray[np.float32]]) -> Found:
+    scores = np.array([score for score, _ in discs], np.float32)
+    return Found(scores, np.stack([logits for _, logits in discs]), presence=0.9)
+
+
+def test_pixels_are_those_of_the_processor(model: Sam3, plain: tuple[Any, Any]) -> None:
+    image = np.kron(picture(0, 30, 40), np.ones((16, 16, 1), np.uint8))
+    expected = plain[1](images=image, return_tensors="pt")["pixel_values"][0]
+    pixels = model.preprocess(SegmentationRequest(image, (RED,))).pixels
+    assert (pixels - expected).abs().max() <= 1.01 * GREY_LEVEL
+
+
+@pytest.mark.parametrize("text", ["cube", "a red sphere", "  zebra, 3 metres  ", "Ünïcode 立方体"])
+def test_tokens_are_those_of_the_processor(model: Sam3, plain: tuple[Any, Any], text: str) -> None:
+    expected = plain[1](text=text, return_tensors="pt")
+    (prompt,) = model.preprocess(ask(SegmentationPrompt(text))).prompts
+    assert prompt.token_ids.tolist() == expected["input_ids"][0].tolist()
+    assert prompt.attention_mask.tolist() == expected["attention_mask"][0].tolist()
+
+
+def test_boxes_are_those_of_the_processor(model: Sam3, plain: tuple[Any, Any]) -> None:
+    expected = plain[1](images=picture(0), input_boxes=[[list(box) for box in TWO_BOXES.boxes]], return_tensors="pt")[
+        "input_boxes"
+    ][0]
+    (prompt,) = model.preprocess(ask(TWO_BOXES)).prompts
+    assert torch.allclose(prompt.boxes, expected, atol=1e-6)
+    assert prompt.box_labels.tolist() == [1, 0]
+
+
+def test_boxes_are_cut_to_the_image(model: Sam3) -> None:
+    beyond = SegmentationPrompt(boxes=((-40, 60, 80, 1e9),), box_labels=(1,))
+    (prompt,) = model.preprocess(ask(beyond)).prompts
+    assert prompt.boxes.tolist() == [[0.25, 0.75, 0.5, 0.5]]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        (SegmentationPrompt(), "Prompt 1 is empty"),
+        (SegmentationPrompt(" \n"), "Prompt 1 is empty"),
+        (SegmentationPrompt("zebra " * 9), "Prompt 1 .* tokens, and this model reads 32"),
+        (SegmentationPrompt(boxes=((1, 2, 3, 4),)), "Prompt 1 has 1 boxes. Give a label for each"),
+        (SegmentationPrompt(boxes=((1, 2, 3, 4),), box_labels=(2,)), "Prompt 1 has 1 boxes. Give a label"),
+        (SegmentationPrompt(boxes=((1, 2, 3, 4), (9, 9, 9, 20)), box_labels=(1, 1)), "Prompt 1, box 1 .* covers"),
+        (SegmentationPrompt(boxes=((30, 2, 10, 4),), box_labels=(1,)), "Prompt 1, box 0 .* covers nothing"),
+        (SegmentationPrompt(boxes=((200, 2, 300, 4),), box_labels=(1,)), "which is 160 x 120 pixels"),
+        (SegmentationPrompt(boxes=((1, 2, float("nan"), 4),), box_labels=(1,)), "Prompt 1, box 0 .* covers nothing"),
+    ],
+)
+def test_refusals_name_the_prompt_and_the_box(model: Sam3, prompt: SegmentationPrompt, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        model.preprocess(ask(RED, prompt))
+
+
+def test_no_prompt_and_too_few_weights_are_refused(model: Sam3) -> None:
+    with pytest.raises(InvalidInput, match="at least one prompt"):
+        model.preprocess(ask())
+    with pytest.raises(InvalidInput, match="1 weights for overlaps but 2 prompts"):
+        model.preprocess(ask(RED, CUBE, overlap_weights=(1.0,)))
+
+
+def test_preprocessing_may_run_in_many_threads(model: Sam3) -> None:
+    texts = [f"{'zebra ' * (count % 4)}cube {count}" for count in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        items = list(pool.map(lambda text: model.preprocess(ask(SegmentationPrompt(text))), texts))
+    alone = [model.preprocess(ask(SegmentationPrompt(text))) for text in texts]
+    assert [item.prompts[0].token_ids.tolist() for item in items] == [
+        item.prompts[0].token_ids.tolist() for item in alone
+    ]
+
+
+def test_a_batch_answers_each_prompt_as_the_plain_model_does(
+    model: Sam3, plain: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sam3, "PROMPTS_TOGETHER", 2)
+    items = [model.preprocess(ask(*PROMPTS, seed=seed, threshold=0.0)) for seed in range(3)]
+    for seed, answers in enumerate(model.forward(items)):
+        for prompt, answer in zip(PROMPTS, answers, strict=True):
+            expected = plain_outputs(plain, seed, prompt)
+            presence = expected.presence_logits.sigmoid().item()
+            assert answer.presence == pytest.approx(presence, abs=1e-5)
+            assert np.allclose(answer.scores, expected.pred_logits[0].sigmoid() * presence, atol=1e-5)
+            assert np.allclose(answer.logits, expected.pred_masks[0], atol=1e-3)
+
+
+def test_only_what_passes_the_threshold_leaves_the_device(model: Sam3) -> None:
+    (everything,) = model.forward([model.preprocess(ask(RED, threshold=0.0))])[0]
+    middle = float(np.median(everything.scores))
+    (better,) = model.forward([model.preprocess(ask(RED, threshold=middle))])[0]
+    keep = everything.scores > middle
+    assert 0 < keep.sum() < len(keep)
+    assert np.allclose(better.scores, everything.scores[keep])
+    assert np.allclose(better.logits, everything.logits[keep], atol=1e-4)
+
+
+def test_images_are_encoded_once_and_texts_once_for_all(random_sam3: Checkpoint) -> None:
+    model = sam3.load(random_sam3, device="cpu", dtype="float32")
+    encoded: dict[str, list[int]] = {"images": [], "texts": []}
+    model.network.vision_encoder.register_forward_hook(lambda *call: encoded["images"].append(len(call[1][0])))
+    model.network.text_encoder.register_forward_hook(
+        lambda *call: encoded["texts"].append(len(call[2]["input_ids"])), with_kwargs=True
+    )
+    items = [model.preprocess(ask(*PROMPTS, RED, seed=seed)) for seed in range(2)]
+    model.forward(items)
+    model.forward(items[:1])
+    # Five prompts have five texts, "visual" among them.
+    assert encoded == {"images": [2, 1], "texts": [5]}
+
+
+def test_forgotten_texts_are_read_again(random_sam3: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sam3, "TEXTS_REMEMBERED", 2)
+    model = sam3.load(random_sam3, device="cpu", dtype="float32")
+    items = [model.preprocess(ask(prompt, threshold=0.0)) for prompt in (RED, CUBE, TWO_BOXES, RED)]
+    first, *_, again = [model.forward([item])[0][0] for item in items]
+    assert len(model._texts) == 2
+    assert np.array_equal(first.scores, again.scores)
+
+
+def test_answers_are_best_first_with_boxes_tight_around_their_masks(model: Sam3) -> None:
+    result = model(ask(*PROMPTS, threshold=0.0))
+    assert len(result.prompts) == len(PROMPTS)
+    for instances in result.prompts:
+        assert len(instances.scores) == len(instances.boxes) == len(instances.masks) > 0
+        assert instances.scores.dtype == instances.boxes.dtype == np.float32
+        assert (np.diff(instances.scores) <= 0).all()
+        for box, mask in zip(instances.boxes, instances.masks, strict=True):
+            rows, columns = np.nonzero(mask.to_dense())
+            assert (mask.height, mask.width) == (120, 160)
+            assert box.tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+
+
+def test_masks_are_drawn_at_the_mask_threshold(model: Sam3) -> None:
+    raw = [found((0.8, disc(28, 28, 10)))]
+    areas = [
+        model.postprocess(raw, model.preprocess(ask(RED, mask_threshold=threshold))).prompts[0].masks[0].area
+        for threshold in (0.1, 0.5, 0.9)
+    ]
+    # A logit falls by one a cell, so the radius shrinks by the logit of the threshold.
+    cells = [np.pi * (10 - np.log(threshold / (1 - threshold))) ** 2 for threshold in (0.1, 0.5, 0.9)]
+    assert np.allclose(areas, np.array(cells) * (120 / 56) * (160 / 56), rtol=0.02)
+
+
+def test_masks_without_a_pixel_are_dropped(model: Sam3) -> None:
+    raw = [found((0.9, np.full((56, 56), -1, np.float32)), (0.7, disc(20, 20, 9)))]
+    (instances,) = model.postprocess(raw, model.preprocess(ask(RED))).prompts
+    assert instances.scores.tolist() == [np.float32(0.7)]
+    assert len(instances.masks) == len(instances.boxes) == 1
+
+
+def test_nothing_found_still_tells_the_presence(model: Sam3) -> None:
+    (instances,) = model(ask(RED, threshold=1.0)).prompts
+    assert instances.masks == ()
+    assert instances.boxes.shape == (0, 4)
+    assert instances.presence is not None
+    assert 0 < instances.presence < 1
+
+
+@pytest.mark.parametrize(("weights", "winner"), [((1.0, 1.0), 0), ((1.0, 2.0), 1)])
+def test_overlapping_pixels_go_to_the_highest_weighted_score(
+    model: Sam3, weights: tuple[float, ...], winner: int
+) -> None:
+    raw = [found((0.9, disc(22, 28, 10))), found((0.6, disc(30, 28, 10)))]
+    alone = model.postprocess(raw, model.preprocess(ask(RED, CUBE))).prompts
+    shared = model.postprocess(raw, model.preprocess(ask(RED, CUBE, overlap_weights=weights))).prompts
+    masks = [instances.masks[0].to_dense() for instances in shared]
+    free = [instances.masks[0].to_dense() for instances in alone]
+    assert (free[0] & free[1]).any()
+    assert not (masks[0] & masks[1]).any()
+    assert np.array_equal(masks[winner], free[winner])
+    assert np.array_equal(masks[1 - winner], free[1 - winner] & ~free[winner])
+
+
+def test_a_mask_left_without_pixels_by_others_is_dropped(model: Sam3) -> None:
+    raw = [found((0.9, disc(28, 28, 12))), found((0.6, disc(28, 28, 5)), (0.5, disc(8, 8, 5)))]
+    shared = model.postprocess(raw, model.preprocess(ask(RED, CUBE, overlap_weights=(1.0, 1.0)))).prompts
+    assert [instances.scores.tolist() for instances in shared] == [[np.float32(0.9)], [np.float32(0.5)]]
+
+
+def test_bfloat16_answers_nearly_as_float32_does(random_sam3: Checkpoint, model: Sam3) -> None:
+    half = sam3.load(random_sam3, device="cpu", dtype="bfloat16")
+    assert half.dtype == "bfloat16"
+    assert half.memory_bytes() == pytest.approx(model.memory_bytes() / 2, rel=0.01)
+    item = model.preprocess(ask(RED, TWO_BOXES, threshold=0.0))
+    for rough, exact in zip(half.forward([item])[0], model.forward([item])[0], strict=True):
+        assert rough.scores.dtype == rough.logits.dtype == np.float32
+        assert np.allclose(rough.scores, exact.scores, atol=0.1)
+        assert np.corrcoef(rough.logits.ravel(), exact.logits.ravel())[0, 1] > 0.95
+
+
+def test_nothing_of_an_unloaded_model_stays_behind(random_sam3: Checkpoint) -> None:
+    model = sam3.load(random_sam3, device="cpu", dtype="float32")
+    model(ask(*PROMPTS))
+    decoder = weakref.ref(model.network.detr_decoder)
+    model.unload()
+    assert decoder() is None
+    assert model.memory_bytes() == 0
+
+
+def test_a_checkpoint_without_all_weights_is_refused(random_sam3: Checkpoint, tmp_path: Path) -> None:
+    for file in random_sam3.folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["detr_decoder.query_embed.weight"]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(NotFound, match=r"1 of its weights are missing, such as detr_decoder\.query_embed\.weight"):
+        sam3.load(Checkpoint("some/sam3", tmp_path), device="cpu", dtype="float32")
+
+
+HUNDRED_MASKS = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from vision_model_repo.models import sam3
+from vision_model_repo.models.base import Checkpoint
+from vision_model_repo.tasks.segmentation import SegmentationPrompt, SegmentationRequest
+
+model = sam3.load(Checkpoint("random/sam3", Path(sys.argv[1])), device="cpu", dtype="float32")
+image = np.zeros((3000, 4000, 3), np.uint8)
+item = model.preprocess(SegmentationRequest(image, (SegmentationPrompt("cube"),)))
+rows, columns = np.mgrid[:288, :288]
+centres = np.random.default_rng(0).uniform(0, 288, (100, 2))
+logits = np.stack([80 - np.hypot(columns - x, rows - y) for x, y in centres]).astype(np.float32)
+raw = [sam3.Found(np.linspace(0.9, 0.5, 100, dtype=np.float32), logits, 0.9)]
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+result = model.postprocess(raw, item)
+print(len(result.prompts[0].masks), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_a_hundred_masks_of_twelve_megapixels_take_little_memory(random_sam3: Checkpoint) -> None:
+    script = [sys.executable, "-c", HUNDRED_MASKS, str(random_sam3.folder)]
+    answer = subprocess.run(script, check=True, capture_output=True, text=True).stdout.split()
+    masks, kilobytes = (int(number) for number in answer)
+    assert masks == 100
+    assert kilobytes < 200_000

@@ -18,6 +18,10 @@ async def gather_or_cancel(calls: Iterable[Callable[[], Coroutine[Any, Any, T]]]
 
     When one fails, or the caller is cancelled, the others are cancelled and waited for.
     """
+    calls = list(calls)
+    if len(calls) == 1:
+        # The most frequent case needs no task of its own.
+        return [await calls[0]()]
     places = asyncio.Semaphore(AT_ONCE)
 
     async def run(call: Callable[[], Coroutine[Any, Any, T]]) -> T:

@@ -18,12 +18,17 @@ Body = TypeVar("Body", bound=BaseModel)
 SMALL_BODY_BYTES = 64 * 1024
 
 
-def get_engine(request: Request) -> Engine:
+def engine_of(request: Request) -> Engine:
     """The engine that the server's lifespan made."""
     return cast(Engine, request.app.state.engine)
 
 
-EngineDependency = Annotated[Engine, Depends(get_engine)]
+async def _get_engine(request: Request) -> Engine:
+    # Not engine_of itself: FastAPI calls what is not async in a thread, and /health would wait for one.
+    return engine_of(request)
+
+
+EngineDependency = Annotated[Engine, Depends(_get_engine)]
 
 
 def media_type(request: Request) -> str:
@@ -48,7 +53,7 @@ async def read_json(request: Request, model: type[Body]) -> Body:
     try:
         if len(data) <= SMALL_BODY_BYTES:
             return model.model_validate_json(data, strict=True)
-        return await get_engine(request).pixels.run(model.model_validate_json, data, strict=True)
+        return await engine_of(request).pixels.run(model.model_validate_json, data, strict=True)
     except ValidationError as error:
         raise invalid_body(error) from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 
 import httpx
@@ -35,6 +36,14 @@ async def test_health_answers_within_milliseconds(client: httpx.AsyncClient) -> 
     for _ in range(50):
         await client.get("/health")
     assert (time.process_time() - started) / 50 < 0.01
+
+
+async def test_health_waits_for_no_thread(client: httpx.AsyncClient) -> None:
+    await client.get("/health")
+    before = {thread.ident for thread in threading.enumerate()}
+    await client.get("/health")
+    assert {thread.ident for thread in threading.enumerate()} <= before
+    assert not any("AnyIO" in thread.name for thread in threading.enumerate())
 
 
 async def test_a_dead_device_thread_is_unhealthy(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from pydantic_core import from_json
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from vision_model_repo.api.dependencies import get_engine, invalid_body, is_json, media_type, read_json
+from vision_model_repo.api.dependencies import engine_of, invalid_body, is_json, media_type, read_json
 from vision_model_repo.api.errors import UnsupportedMediaType
 from vision_model_repo.api.native.images import Source
 from vision_model_repo.api.native.inference import Inference, task_of
@@ -43,7 +43,7 @@ async def read_inference(request: Request, spec: ModelSpec, accepted: Sequence[s
         options, sources = await _read_form(request, task.options)
     else:
         raise UnsupportedMediaType(f"Send the body as {' or '.join(accepted)}, and say so in Content-Type.")
-    inference = Inference(get_engine(request), spec, options, sources)
+    inference = Inference(engine_of(request), spec, options, sources)
     inference.check()
     return inference
 
@@ -75,7 +75,7 @@ class _InMemoryParser(MultiPartParser):
 
 
 async def _read_form(request: Request, model: type[Options]) -> tuple[Options, list[bytes]]:
-    limit = get_engine(request).settings.max_images
+    limit = engine_of(request).settings.max_images
     parser = _InMemoryParser(request.headers, request.stream(), max_files=limit)  # type: ignore[arg-type]
     try:
         form = await parser.parse()

@@ -6,12 +6,13 @@ import copy
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from training.data import SIZE, SceneCache
@@ -117,6 +118,25 @@ def initialise(model: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=1.0)
+
+
+@torch.no_grad()
+def whiten(projection: nn.Conv2d, pixels: Tensor) -> None:
+    """Lets a patch projection start from the principal components of patches, each brought to about unit variance.
+
+    Random filters see colour before all else, since most of a patch's energy is its mean, and shapes are then learnt
+    late: whitened ones show edges and shading as loudly.
+
+    Args:
+        projection: from pixels to tokens, with as many channels at most as a patch has values.
+        pixels: (B, 3, H, W), some pictures as the model will see them.
+    """
+    patches = F.unfold(pixels, projection.kernel_size, stride=projection.stride).transpose(1, 2).flatten(0, 1)
+    mean = patches.mean(0)
+    variances, components = torch.linalg.eigh((patches - mean).T.cov())
+    strongest = components[:, -projection.out_channels :] / (variances[-projection.out_channels :] + 0.02).sqrt()
+    projection.weight.copy_(strongest.T.reshape(projection.weight.shape))
+    cast(nn.Parameter, projection.bias).copy_(-(mean @ strongest))
 
 
 Scene = tuple[NDArray[np.uint8], NDArray[np.int8], NDArray[np.float32], list[str]]

@@ -24,7 +24,7 @@ from torchvision.transforms.v2 import functional as transforms
 from tqdm import tqdm
 from transformers import DINOv3ViTConfig, DINOv3ViTImageProcessor, DINOv3ViTModel
 
-from training.common import CHECKPOINTS, Run, draw_scene, initialise, jitter, report
+from training.common import CHECKPOINTS, Run, draw_scene, initialise, jitter, report, whiten
 from training.data import SIZE, SceneCache, held_out
 from vision_model_repo.demo.evaluation import FeatureTally, crop_square, object_crops
 from vision_model_repo.demo.scenes import COLORS, SHAPES, View
@@ -32,7 +32,9 @@ from vision_model_repo.demo.scenes import COLORS, SHAPES, View
 IMAGE_SIZE = 112
 PATCH_SIZE = 8
 FIRST_SIZE = 80
-"""Pixels in the first half of the run: positions are relative, so what is learnt small holds at full size."""
+"""Pixels at first, at half the price: positions are relative, so what is learnt small holds at full size."""
+FIRST_SHARE = 0.85
+"""Of the run, at the first size."""
 WIDTH = 128
 KINDS = [f"{color} {shape}" for color in COLORS for shape in SHAPES]
 GROUND = len(KINDS)
@@ -70,9 +72,9 @@ class Learner(nn.Module):
         self.patches = nn.Parameter(torch.randn(GROUND + 1, WIDTH))
 
     def losses(self, crops: Tensor, kinds: Tensor, scenes: Tensor, grids: Tensor) -> tuple[dict[str, Tensor], float]:
-        """Scenes come in pairs of views: scenes[2 i] and scenes[2 i + 1] show the same."""
+        """Grids say what each patch shows, of the crops and then of the scenes, which come in pairs of views."""
         output = self.backbone(torch.cat([crops, scenes]))
-        pooled, tokens = output.pooler_output, output.last_hidden_state[len(crops) :, -grids[0].numel() :]
+        pooled, tokens = output.pooler_output, output.last_hidden_state[:, -grids[0].numel() :]
         crop_logits = 16 * _cosine(pooled[: len(crops)], self.crops)
         patch_logits = 16 * _cosine(tokens.flatten(0, 1), self.patches)
         labels = grids.flatten()
@@ -96,22 +98,28 @@ def _cosine(vectors: Tensor, prototypes: Tensor) -> Tensor:
 def batch(
     cache: SceneCache, rng: np.random.Generator, crops: int, pairs: int, size: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Crops (C, 3, S, S) and their kinds (C,); pairs of views (2 P, 3, S, S) and what each patch shows (2 P, G, G)."""
+    """Crops (C, 3, S, S) and their kinds (C,), pairs of views (2 P, 3, S, S), what each patch shows (C + 2 P, G, G)."""
     cut, kinds, views, grids = [], [], [], []
     while len(cut) < crops:
         image, instances, _, names = draw_scene(cache, rng)
-        which = int(rng.integers(len(names)))
-        cut.append(_prepare(crop_square(image, _box(instances == which), rng.uniform(1.1, 1.6)), rng, size))
+        which, margin = int(rng.integers(len(names))), rng.uniform(1.1, 1.6)
+        box = _box(instances == which)
+        cut.append(_prepare(crop_square(image, box, margin), rng, size))
+        grids.append(_labels(crop_square(instances, box, margin), names, size))
         kinds.append(KINDS.index(names[which]))
     for _ in range(pairs):
         image, instances, _, names = draw_scene(cache, rng, int(SIZE * rng.choice([1.0, 0.75])))
-        grid = transforms.resize_image(
-            torch.from_numpy(instances)[None], [size // PATCH_SIZE] * 2, interpolation=NEAREST, antialias=False
-        )[0]
-        labels = torch.tensor([*(KINDS.index(name) for name in names), GROUND])[grid.long()]
+        labels = _labels(instances, names, size)
         views += [_prepare(image, rng, size), _prepare(image[:, ::-1], rng, size)]
         grids += [labels, labels.flip(1)]
     return torch.stack(cut), torch.tensor(kinds), torch.stack(views), torch.stack(grids)
+
+
+def _labels(instances: NDArray[np.int8], names: list[str], size: int) -> Tensor:
+    """The kind of what each patch shows at its centre, (G, G)."""
+    grid = torch.from_numpy(np.ascontiguousarray(instances))[None]
+    grid = transforms.resize_image(grid, [size // PATCH_SIZE] * 2, interpolation=NEAREST, antialias=False)[0]
+    return torch.tensor([*(KINDS.index(name) for name in names), GROUND])[grid.long()]
 
 
 def _box(mask: NDArray[np.bool_]) -> NDArray[np.floating]:
@@ -149,7 +157,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--save-minutes", type=float, default=4)
     parser.add_argument("--crops", type=int, default=24)
-    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--pairs", type=int, default=2)
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true")
@@ -160,13 +168,14 @@ def main() -> None:
     rng = np.random.default_rng(arguments.seed)
 
     cache, processor, learner = SceneCache(), build_processor(), Learner()
+    whiten(learner.backbone.embeddings.patch_embeddings, batch(cache, rng, 64, 1, IMAGE_SIZE)[0])
     run = Run("dinov3", learner, torch.optim.AdamW(learner.parameters(), weight_decay=0.02), arguments.minutes)
     if arguments.resume:
         run.resume()
     average = cast(Learner, run.average).backbone
     saved, smooth, steps = run.clock.minutes, {}, tqdm(initial=run.steps, mininterval=10)
     while run.clock.progress < 1:
-        size = FIRST_SIZE if run.clock.progress < 0.5 else IMAGE_SIZE
+        size = FIRST_SIZE if run.clock.progress < FIRST_SHARE else IMAGE_SIZE
         losses, right = learner.losses(*batch(cache, rng, arguments.crops, arguments.pairs, size))
         run.learn(sum(losses.values(), torch.zeros(())), arguments.learning_rate)
         report(steps, smooth, {name: loss.item() for name, loss in losses.items()} | {"crops right": right})
@@ -176,6 +185,7 @@ def main() -> None:
             export(average, processor, arguments.output)
             figures = evaluate(average, processor, [held_out(index) for index in range(100)])
             tqdm.write(f"{run.clock.minutes:.1f} min, {run.steps} steps: {figures}")
+    run.save()
     export(average, processor, arguments.output)
     print(evaluate(average, processor, [held_out(index) for index in range(500)]))
 

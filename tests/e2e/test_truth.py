@@ -1,6 +1,6 @@
 """Held-out tabletop scenes, sent over HTTP to a real server, come back right.
 
-The bounds are those that the embedded checkpoints are published with; 40 scenes say them to within a few percent.
+The bounds are the figures of the model cards, less what chance may take away on 40 scenes.
 """
 
 from __future__ import annotations
@@ -64,10 +64,10 @@ def test_masks_cover_what_the_words_name(client: httpx.Client, views: list[View]
         for phrase, found in zip(asked, answer["results"][0], strict=True):
             tally.add(view, phrase, [from_coco_rle(rle) for rle in found["result"]["masks_rle"]])
     figures = tally.figures()
-    assert figures["mean_iou"] >= 0.80
+    assert figures["mean_iou"] >= 0.88
     assert figures["precision"] >= 0.85
-    assert figures["recall"] >= 0.85
-    assert figures["absent_answered"] <= 0.05
+    assert figures["recall"] >= 0.80
+    assert figures["absent_answered"] <= 0.12
 
 
 def test_boxes_enclose_what_the_phrases_name(client: httpx.Client, views: list[View]) -> None:
@@ -78,7 +78,7 @@ def test_boxes_enclose_what_the_phrases_name(client: httpx.Client, views: list[V
         found = ask(client, "grounding-dino", images=[b64(view.image)], **body)["results"][0]
         boxes = np.array(found["xyxy"], np.float32).reshape(-1, 4)
         tally.add(view, asked, DetectionResult(boxes, np.array(found["scores"], np.float32), tuple(found["labels"])))
-    assert tally.figures()["ap50"] >= 0.80
+    assert tally.figures()["ap50"] >= 0.85
 
 
 def test_depth_is_in_metres(client: httpx.Client, views: list[View]) -> None:
@@ -86,9 +86,9 @@ def test_depth_is_in_metres(client: httpx.Client, views: list[View]) -> None:
     for view in views:
         answer = ask(client, "depth-anything", images=[b64(view.image)], export_format="npz")
         assert answer["metadata"]["unit"] == "metre"
-        archive = np.load(io.BytesIO(base64.b64decode(answer["results"][0]["data"])))
+        archive = np.load(io.BytesIO(base64.b64decode(answer["results"][0]["export"]["data"])))
         tally.add(view, archive["depth"])
-    assert tally.figures()["abs_rel"] <= 0.08
+    assert tally.figures()["abs_rel"] <= 0.10
 
 
 def test_features_of_like_objects_are_alike(client: httpx.Client, views: list[View]) -> None:
@@ -97,7 +97,7 @@ def test_features_of_like_objects_are_alike(client: httpx.Client, views: list[Vi
         crops = [b64(crop) for crop in object_crops(view)]
         answer = ask(client, "dinov3", images=crops, include=["pooler_output"])
         tally.add(view, np.array(answer["features"]["pooler_output"]))
-    assert tally.figures()["nearest_same"] >= 0.70
+    assert tally.figures()["nearest_same"] >= 0.60
 
 
 def test_a_rotated_photo_is_answered_as_it_is_seen(client: httpx.Client, views: list[View]) -> None:
@@ -123,7 +123,7 @@ def test_an_exemplar_box_finds_its_like(client: httpx.Client, views: list[View])
         found = answer["results"][0][0]
         assert found["prompt"] == "visual"
         tally.add(view, view.names[0], [from_coco_rle(rle) for rle in found["result"]["masks_rle"]])
-    assert tally.figures()["recall"] >= 0.75
+    assert tally.figures()["recall"] >= 0.65
 
 
 def test_jpeg_uploads_are_answered_alike(client: httpx.Client, views: list[View]) -> None:

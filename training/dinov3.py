@@ -63,36 +63,48 @@ def build_model() -> DINOv3ViTModel:
 
 
 class Learner(nn.Module):
-    """The backbone and the prototypes that its vectors are compared with by cosine."""
+    """The backbone and the prototypes that its vectors are compared with by cosine.
+
+    Colours and shapes have prototypes of their own: what tells a cube from a cylinder is then learnt once, from all
+    colours together, rather than for each colour anew.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.backbone = build_model()
-        self.crops = nn.Parameter(torch.randn(GROUND, WIDTH))
-        self.patches = nn.Parameter(torch.randn(GROUND + 1, WIDTH))
+        self.colors = nn.Parameter(torch.randn(len(COLORS), WIDTH))
+        self.shapes = nn.Parameter(torch.randn(len(SHAPES), WIDTH))
+        self.patch_colors = nn.Parameter(torch.randn(len(COLORS) + 1, WIDTH))
+        self.patch_shapes = nn.Parameter(torch.randn(len(SHAPES), WIDTH))
+        self.register_buffer("patch_weights", torch.tensor([1.0] * len(COLORS) + [0.1]), persistent=False)
 
     def losses(self, crops: Tensor, kinds: Tensor, scenes: Tensor, grids: Tensor) -> tuple[dict[str, Tensor], float]:
         """Grids say what each patch shows, of the crops and then of the scenes, which come in pairs of views."""
         output = self.backbone(torch.cat([crops, scenes]))
-        pooled, tokens = output.pooler_output, output.last_hidden_state[:, -grids[0].numel() :]
-        crop_logits = 16 * _cosine(pooled[: len(crops)], self.crops)
-        patch_logits = 16 * _cosine(tokens.flatten(0, 1), self.patches)
-        labels = grids.flatten()
-        weight = torch.ones(GROUND + 1)
-        weight[GROUND] = 0.1
+        pooled, tokens = output.pooler_output, output.last_hidden_state[:, -grids[0].numel() :].flatten(0, 1)
+        colors, shapes = kinds // len(SHAPES), kinds % len(SHAPES)
+        color_logits = _logits(pooled[: len(crops)], self.colors)
+        shape_logits = _logits(pooled[: len(crops)], self.shapes)
+        # Ground counts as one more colour, and has no shape.
+        kind = grids.flatten()
+        solid = kind != GROUND
+        patch_colors = F.cross_entropy(_logits(tokens, self.patch_colors), kind // len(SHAPES), self.patch_weights)
+        patch_shapes = F.cross_entropy(_logits(tokens[solid], self.patch_shapes), kind[solid] % len(SHAPES))
         views = F.normalize(pooled[len(crops) :], dim=-1)
         alike = (10 * views @ views.T).fill_diagonal_(-1e4)
-        partner = torch.arange(len(views)) ^ 1
         losses = {
-            "crop": F.cross_entropy(crop_logits, kinds),
-            "patch": F.cross_entropy(patch_logits, labels, weight=weight),
-            "scene": 0.1 * F.cross_entropy(alike, partner),
+            "color": F.cross_entropy(color_logits, colors),
+            "shape": 2 * F.cross_entropy(shape_logits, shapes),
+            "patch color": patch_colors,
+            "patch shape": 2 * patch_shapes,
+            "scene": 0.1 * F.cross_entropy(alike, torch.arange(len(views)) ^ 1),
         }
-        return losses, (crop_logits.argmax(1) == kinds).float().mean().item()
+        right = (color_logits.argmax(1) == colors) & (shape_logits.argmax(1) == shapes)
+        return losses, right.float().mean().item()
 
 
-def _cosine(vectors: Tensor, prototypes: Tensor) -> Tensor:
-    return F.normalize(vectors, dim=-1) @ F.normalize(prototypes, dim=-1).T
+def _logits(vectors: Tensor, prototypes: Tensor) -> Tensor:
+    return 16 * F.normalize(vectors, dim=-1) @ F.normalize(prototypes, dim=-1).T
 
 
 def batch(

@@ -57,9 +57,7 @@ def _mask_losses(
 ) -> dict[str, Tensor]:
     rows = prediction.drawn.tolist()
     logits = torch.cat([prediction.masks[place, matches[row][0]] for place, row in enumerate(rows)])
-    truth = torch.cat(
-        [batch.masks[int(batch.image_index[row])][batch.targets[row][matches[row][1]]] for row in rows]
-    )
+    truth = torch.cat([batch.masks[int(batch.image_index[row])][batch.targets[row][matches[row][1]]] for row in rows])
     # The ground fills most of the picture: pixels near the object count more.
     near = 1 + 4 * F.max_pool2d(truth[:, None], 7, stride=1, padding=3)[:, 0]
     entropy = F.binary_cross_entropy_with_logits(logits, truth, weight=near, reduction="none").mean((1, 2)).sum()

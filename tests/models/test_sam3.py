@@ -12,13 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from transformers import Sam3Model, Sam3Processor
 
+from training.data import held_out
+from vision_model_repo.demo.evaluation import evaluate
 from vision_model_repo.errors import InvalidInput, NotFound
 from vision_model_repo.models import sam3
 from vision_model_repo.models.base import Checkpoint
+from vision_model_repo.models.hub import Hub
 from vision_model_repo.models.sam3 import Found, Sam3
 from vision_model_repo.tasks.segmentation import SegmentationPrompt, SegmentationRequest
 
@@ -260,10 +264,14 @@ def test_bfloat16_answers_nearly_as_float32_does(random_sam3: Checkpoint, model:
 
 def test_nothing_of_an_unloaded_model_stays_behind(random_sam3: Checkpoint) -> None:
     model = sam3.load(random_sam3, device="cpu", dtype="float32")
+    tensors: list[weakref.ref[torch.Tensor]] = [weakref.ref(weight) for weight in model.network.parameters()]
+    model.network.vision_encoder.register_forward_hook(
+        lambda *call: tensors.extend(weakref.ref(level) for level in call[2].fpn_position_encoding)
+    )
     model(ask(*PROMPTS))
-    decoder = weakref.ref(model.network.detr_decoder)
     model.unload()
-    assert decoder() is None
+    assert len(tensors) > 300
+    assert all(tensor() is None for tensor in tensors)
     assert model.memory_bytes() == 0
 
 
@@ -275,6 +283,66 @@ def test_a_checkpoint_without_all_weights_is_refused(random_sam3: Checkpoint, tm
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(NotFound, match=r"1 of its weights are missing, such as detr_decoder\.query_embed\.weight"):
         sam3.load(Checkpoint("some/sam3", tmp_path), device="cpu", dtype="float32")
+
+
+def test_a_checkpoint_of_another_model_is_refused() -> None:
+    other = Hub(offline=True).resolve("demo/grounding-dino")
+    with pytest.raises(NotFound, match="of the kind 'grounding-dino', not sam3"):
+        sam3.load(other, device="cpu", dtype="float32")
+
+
+def test_a_checkpoint_without_its_tokenizer_is_refused(random_sam3: Checkpoint, tmp_path: Path) -> None:
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((random_sam3.folder / name).read_bytes())
+    with pytest.raises(NotFound, match="some/sam3 has no processor and tokenizer"):
+        sam3.load(Checkpoint("some/sam3", tmp_path), device="cpu", dtype="float32")
+
+
+@torch.inference_mode()
+def test_masks_are_those_of_the_processor_but_for_their_borders(demo_sam3: Sam3) -> None:
+    processor = Sam3Processor.from_pretrained(Hub(offline=True).resolve("demo/sam3").folder)
+    compared = 0
+    for index in range(3):
+        image = held_out(index, 320, 240).image
+        inputs: Any = processor(images=image, text="object", return_tensors="pt")
+        sizes = inputs.pop("original_sizes").tolist()
+        (expected,) = processor.image_processor.post_process_instance_segmentation(
+            demo_sam3.network(**inputs), threshold=0.5, mask_threshold=0.5, target_sizes=sizes
+        )
+        order = expected["scores"].argsort(descending=True)
+        (instances,) = demo_sam3(SegmentationRequest(image, (SegmentationPrompt("object"),))).prompts
+        assert np.allclose(instances.scores, expected["scores"][order], atol=0.01)
+        for mask, other in zip(instances.masks, expected["masks"][order], strict=True):
+            # transformers upsamples probabilities, which is not quite the same as logits.
+            far = 2 * F.avg_pool2d(other[None].float(), 5, 1, 2, count_include_pad=False)[0] - 1
+            inside = far.abs() == 1
+            assert np.array_equal(mask.to_dense()[inside], other.bool()[inside])
+            compared += 1
+    assert compared >= 3
+
+
+def test_it_finds_what_phrases_name(demo_sam3: Sam3) -> None:
+    figures = evaluate("segmentation", demo_sam3, [held_out(index, 320, 240) for index in range(15)])
+    assert figures["mean_iou"] >= 0.9
+    assert figures["precision"] >= 0.8
+    assert figures["recall"] >= 0.7
+    assert figures["absent_answered"] <= 0.15
+
+
+def test_an_exemplar_box_stands_for_all_like_it(demo_sam3: Sam3) -> None:
+    found = existing = 0
+    for index in range(15):
+        view = held_out(index, 320, 240)
+        box = tuple(view.boxes[0].tolist())
+        (instances,) = demo_sam3(
+            SegmentationRequest(view.image, (SegmentationPrompt(boxes=(box,), box_labels=(1,)),))
+        ).prompts
+        alike = view.masks[view.matching(view.names[0])]
+        existing += len(alike)
+        for truth in alike:
+            masks = [mask.to_dense() for mask in instances.masks]
+            found += any((mask & truth).sum() / (mask | truth).sum() >= 0.5 for mask in masks)
+    assert found / existing >= 0.6
 
 
 HUNDRED_MASKS = """

@@ -24,7 +24,14 @@ from transformers.image_transforms import get_size_with_aspect_ratio
 from vision_model_repo.errors import InvalidInput
 from vision_model_repo.formats.boxes import box_area, clip_boxes
 from vision_model_repo.models.base import Checkpoint
-from vision_model_repo.models.torch_model import TorchModel, place, read, resize_and_normalize
+from vision_model_repo.models.torch_model import (
+    TorchModel,
+    check_architecture,
+    place,
+    read,
+    read_prompt_processor,
+    resize_and_normalize,
+)
 from vision_model_repo.tasks.detection import DetectionRequest, DetectionResult
 
 DELIMITERS = ("[CLS]", "[SEP]", ".", "?")
@@ -75,9 +82,14 @@ class GroundingDino(TorchModel[DetectionRequest, Item, list[Scored], DetectionRe
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, network: GroundingDinoForObjectDetection, processor: GroundingDinoProcessor
+        self,
+        checkpoint: Checkpoint,
+        network: GroundingDinoForObjectDetection,
+        processor: GroundingDinoProcessor,
+        dtype: str,
     ) -> None:
         super().__init__(checkpoint, network)
+        self.dtype = dtype
         self._images: Any = processor.image_processor
         self._tokenizer: Any = processor.tokenizer
         # The tokenizers of transformers change their padding on every call, and may not be shared meanwhile.
@@ -182,10 +194,15 @@ class GroundingDino(TorchModel[DetectionRequest, Item, list[Scored], DetectionRe
 
 
 def load(checkpoint: Checkpoint, *, device: str, dtype: str) -> GroundingDino:
-    """Reads a checkpoint in the format of `IDEA-Research/grounding-dino-base`."""
-    processor = GroundingDinoProcessor.from_pretrained(checkpoint.folder, local_files_only=True)
+    """Reads a checkpoint in the format of `IDEA-Research/grounding-dino-base`.
+
+    Raises:
+        NotFound: the checkpoint is of another kind, or a part of it is missing.
+    """
+    check_architecture(checkpoint, ("grounding-dino",))
+    processor = read_prompt_processor(GroundingDinoProcessor, checkpoint)
     network = read(GroundingDinoForObjectDetection, checkpoint)
-    return GroundingDino(checkpoint, _place(network, device, dtype), processor)
+    return GroundingDino(checkpoint, _place(network, device, dtype), processor, dtype)
 
 
 def _place(network: GroundingDinoForObjectDetection, device: str, dtype: str) -> GroundingDinoForObjectDetection:

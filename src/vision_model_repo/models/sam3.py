@@ -7,7 +7,6 @@ distinct text once for as long as it is remembered.
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,35 +19,29 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import Sam3Model, Sam3Processor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.models.sam3.modeling_sam3 import Sam3DetrDecoder, Sam3SinePositionEmbedding, Sam3VisionEncoderOutput
+from transformers.models.sam3.modeling_sam3 import Sam3SinePositionEmbedding, Sam3VisionEncoderOutput
 
 from vision_model_repo.errors import InvalidInput
-from vision_model_repo.formats.boxes import clip_boxes
 from vision_model_repo.formats.logits import upsample_mask
 from vision_model_repo.formats.masks import RunLengths, resolve_overlaps
 from vision_model_repo.models.base import Checkpoint
-from vision_model_repo.models.torch_model import TorchModel, place, read, resize_and_normalize
-from vision_model_repo.tasks.segmentation import Instances, SegmentationPrompt, SegmentationRequest, SegmentationResult
+from vision_model_repo.models.sam3_prompts import EncodedPrompt, PromptEncoder
+from vision_model_repo.models.torch_model import (
+    TorchModel,
+    check_architecture,
+    place,
+    read,
+    read_prompt_processor,
+    resize_and_normalize,
+)
+from vision_model_repo.tasks.segmentation import Instances, SegmentationRequest, SegmentationResult
 
 MAX_BATCH = 4
 """Images encoded together; one of the published size nearly fills a GPU by itself."""
 PROMPTS_TOGETHER = 8
-"""Prompts decoded together; each takes some 100 MB for its activations and the masks of 200 queries."""
+"""Prompts decoded together; each takes some 300 MB for its activations and the masks of 200 queries, in float32."""
 TEXTS_REMEMBERED = 512
 """Texts whose features are kept; 16 kB each in bfloat16."""
-WORDLESS = "visual"
-"""The text that SAM 3 was trained with where only boxes were given."""
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedPrompt:
-    """A prompt as tensors: token ids and attention mask (T,), boxes (N, 4) cxcywh 0..1 and their labels (N,)."""
-
-    text: str
-    token_ids: Tensor
-    attention_mask: Tensor
-    boxes: Tensor
-    box_labels: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +75,9 @@ class Sam3(TorchModel[SegmentationRequest, Item, list[Found], SegmentationResult
     def __init__(self, checkpoint: Checkpoint, network: Sam3Model, processor: Sam3Processor) -> None:
         super().__init__(checkpoint, network, max_batch=MAX_BATCH)
         self._images: Any = processor.image_processor
-        self._tokenizer: Any = processor.tokenizer
-        # The tokenizers of transformers change their padding on every call, and may not be shared meanwhile.
-        self._tokenizer_lock = threading.Lock()
-        self._max_tokens = int(self.network.config.text_config.max_position_embeddings)
+        self._prompts = PromptEncoder(
+            processor.tokenizer, max_tokens=int(self.network.config.text_config.max_position_embeddings)
+        )
         self._texts: OrderedDict[str, Tensor] = OrderedDict()
 
     def preprocess(self, request: SegmentationRequest) -> Item:
@@ -110,7 +102,8 @@ class Sam3(TorchModel[SegmentationRequest, Item, list[Found], SegmentationResult
             height=height,
             width=width,
             prompts=tuple(
-                self._encode(prompt, f"Prompt {index}", height, width) for index, prompt in enumerate(request.prompts)
+                self._prompts.encode(prompt, f"Prompt {index}", height=height, width=width)
+                for index, prompt in enumerate(request.prompts)
             ),
             threshold=request.threshold,
             mask_threshold=request.mask_threshold,
@@ -121,7 +114,7 @@ class Sam3(TorchModel[SegmentationRequest, Item, list[Found], SegmentationResult
         asked = [(image, prompt) for image, item in enumerate(items) for prompt in item.prompts]
         found: dict[int, Found] = {}
         with torch.inference_mode():
-            vision = self.network.get_vision_features(self._copy([item.pixels for item in items]))
+            vision = self.network.get_vision_features(self._to_network([item.pixels for item in items]))
             texts = self._text_features([prompt for _, prompt in asked])
             for chunk in _chunks([len(prompt.boxes) for _, prompt in asked]):
                 images = [asked[index][0] for index in chunk]
@@ -147,32 +140,11 @@ class Sam3(TorchModel[SegmentationRequest, Item, list[Found], SegmentationResult
     def unload(self) -> None:
         self._texts.clear()
         super().unload()
-        _clear_caches()
+        _forget_positions()
 
-    def _copy(self, tensors: Sequence[Tensor]) -> Tensor:
+    def _to_network(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Stacks tensors and copies them to the device in the dtype of the weights."""
         return self.to_device(tensors, getattr(torch, self.dtype))
-
-    def _encode(self, prompt: SegmentationPrompt, name: str, height: int, width: int) -> EncodedPrompt:
-        text = prompt.text.strip()
-        if not text and not prompt.boxes:
-            raise InvalidInput(f"{name} is empty. Give it a text, exemplar boxes, or both.")
-        boxes = _normalize_boxes(prompt, name, height, width)
-        text = text or WORDLESS
-        with self._tokenizer_lock:
-            ids = self._tokenizer(text)["input_ids"]
-        if len(ids) > self._max_tokens:
-            raise InvalidInput(
-                f"{name} ({text[:40]!r}...) has {len(ids)} tokens, and this model reads {self._max_tokens}. Use a "
-                "short noun phrase."
-            )
-        padding = self._max_tokens - len(ids)
-        return EncodedPrompt(
-            text=text,
-            token_ids=torch.tensor(ids + [self._tokenizer.pad_token_id] * padding),
-            attention_mask=torch.tensor([1] * len(ids) + [0] * padding),
-            boxes=boxes,
-            box_labels=torch.tensor(prompt.box_labels, dtype=torch.long),
-        )
 
     def _text_features(self, prompts: Sequence[EncodedPrompt]) -> dict[str, Tensor]:
         """Features (T, D) of every text, from memory where they are."""
@@ -205,7 +177,7 @@ class Sam3(TorchModel[SegmentationRequest, Item, list[Found], SegmentationResult
             text_embeds=BaseModelOutputWithPooling(pooler_output=texts),
             # Without it the padding would be read as text, and every score would change.
             attention_mask=self.to_device([prompt.attention_mask for prompt in prompts]),
-            input_boxes=self._copy([prompt.boxes for prompt in prompts]) if has_boxes else None,
+            input_boxes=self._to_network([prompt.boxes for prompt in prompts]) if has_boxes else None,
             input_boxes_labels=self.to_device([prompt.box_labels for prompt in prompts]) if has_boxes else None,
         )
         presence = outputs.presence_logits.float().sigmoid()
@@ -223,27 +195,15 @@ class Sam3(TorchModel[SegmentationRequest, Item, list[Found], SegmentationResult
 
 
 def load(checkpoint: Checkpoint, *, device: str, dtype: str) -> Sam3:
-    """Reads a checkpoint in the format of `facebook/sam3`."""
-    processor = Sam3Processor.from_pretrained(checkpoint.folder, local_files_only=True)
+    """Reads a checkpoint in the format of `facebook/sam3`, whose tracker for video is left out.
+
+    Raises:
+        NotFound: the checkpoint is of another kind, or a part of it is missing.
+    """
+    check_architecture(checkpoint, ("sam3", "sam3_video"))
+    processor = read_prompt_processor(Sam3Processor, checkpoint)
     network = place(read(Sam3Model, checkpoint), device=device, dtype=dtype)
     return Sam3(checkpoint, network, processor)
-
-
-def _normalize_boxes(prompt: SegmentationPrompt, name: str, height: int, width: int) -> Tensor:
-    """Boxes of a prompt as (N, 4) centre, width and height, relative to the image."""
-    if len(prompt.box_labels) != len(prompt.boxes) or any(label not in (0, 1) for label in prompt.box_labels):
-        raise InvalidInput(f"{name} has {len(prompt.boxes)} boxes. Give a label for each: 1 to take, 0 to leave out.")
-    boxes = np.asarray(prompt.boxes, np.float32).reshape(-1, 4)
-    clipped = clip_boxes(boxes, width, height)
-    for index, (x0, y0, x1, y1) in enumerate(clipped.tolist()):
-        # Also false where a coordinate is not a number.
-        if not (x0 < x1 and y0 < y1):
-            raise InvalidInput(
-                f"{name}, box {index} {prompt.boxes[index]} covers nothing of the image, which is {width} x {height} "
-                "pixels. A box is [x0, y0, x1, y1] with x0 < x1 and y0 < y1."
-            )
-    clipped /= np.array([width, height, width, height], np.float32)
-    return torch.from_numpy(np.hstack([(clipped[:, :2] + clipped[:, 2:]) / 2, clipped[:, 2:] - clipped[:, :2]]))
 
 
 def _chunks(box_counts: Sequence[int]) -> Iterator[list[int]]:
@@ -292,12 +252,10 @@ def _instances(found: Found, masks: Sequence[RunLengths], item: Item) -> Instanc
     )
 
 
-def _clear_caches() -> None:
-    """Makes transformers forget what it keeps on the device of the last position encodings.
+def _forget_positions() -> None:
+    """Makes transformers let go of the last four position encodings, which it keeps on the device for ever.
 
-    Its caches have no other way to be emptied from outside than by entries of no size.
+    Its cache has no other way to be emptied from outside than by four entries of no size.
     """
-    decoder: Any = Sam3DetrDecoder
-    decoder._get_coords(None, 1, 1, torch.float32, "cpu")
     for size in range(1, 5):
         Sam3SinePositionEmbedding.build_sine_position_embedding(torch.Size([1, 1, 1, size]), "cpu", torch.float32, 2)

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transforms
-from transformers import BaseImageProcessor, PreTrainedModel
+from transformers import BaseImageProcessor, PreTrainedModel, ProcessorMixin
 from transformers.utils import logging
 
 from vision_model_repo.errors import NotFound
@@ -26,6 +26,7 @@ logging.disable_progress_bar()
 Network = TypeVar("Network", bound=nn.Module)
 Pretrained = TypeVar("Pretrained", bound=PreTrainedModel)
 Processor = TypeVar("Processor", bound=BaseImageProcessor)
+PromptProcessor = TypeVar("PromptProcessor", bound=ProcessorMixin)
 
 
 class TorchModel(Model[Request, Item, Raw, Result]):
@@ -119,6 +120,21 @@ def read_processor(processor_class: type[Processor], checkpoint: Checkpoint) -> 
     if not (processor.size.height and processor.size.width):
         raise NotFound(f"The preprocessor_config.json of {checkpoint.model_id} gives no height and width of images.")
     return processor
+
+
+def read_prompt_processor(processor_class: type[PromptProcessor], checkpoint: Checkpoint) -> PromptProcessor:
+    """Reads how a checkpoint wants its images and its texts.
+
+    Raises:
+        NotFound: the files for either are missing or damaged.
+    """
+    try:
+        return cast(Any, processor_class).from_pretrained(checkpoint.folder, local_files_only=True)
+    except (OSError, ValueError):
+        raise NotFound(
+            f"{checkpoint.model_id} has no processor and tokenizer that can be read, which say how to prepare images "
+            "and texts. Get its JSON files again."
+        ) from None
 
 
 def read(network_class: type[Pretrained], checkpoint: Checkpoint, **options: Any) -> Pretrained:

@@ -193,7 +193,7 @@ class TestWithThePackage:
 
     def test_a_kind_that_the_package_does_not_know_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "config.json").write_text(json.dumps({"model_name": "da3-enormous"}))
-        with pytest.raises(NotFound, match="'da3-enormous'.*It knows.*da3-small"):
+        with pytest.raises(NotFound, match=r"'da3-enormous'.*It knows.*da3-small"):
             read(Checkpoint("my/da3", tmp_path))
 
     def test_weights_of_another_network_are_refused(self, checkpoint: Checkpoint, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from vision_model_repo.engine.devices import (
     resolve_dtype,
 )
 from vision_model_repo.engine.pixels import PixelThreads
+from vision_model_repo.engine.timings import Timings
 from vision_model_repo.engine.worker import DeviceWorker
 from vision_model_repo.errors import Busy, InsufficientMemory, NotFound, RequestTimeout
 from vision_model_repo.models.base import Checkpoint, Model
@@ -42,9 +43,10 @@ DOWNLOADS_AT_ONCE = 4
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Results in the order of the requests, and which checkpoint gave them."""
+    """Results and timings in the order of the requests, and which checkpoint gave them."""
 
     results: list[Any]
+    timings: list[Timings]
     model_id: str
 
 
@@ -164,7 +166,7 @@ class ModelManager:
             async with asyncio.timeout(seconds):
                 async with self._using(model_type, model_id) as slot:
                     results = await self._answer_all(slot, requests, deadline, on_progress)
-                    return Answer(results, slot.model.model_id)
+                    return Answer(results, [Timings() for _ in requests], slot.model.model_id)
         except TimeoutError:
             raise RequestTimeout(f"No answer within {seconds:g} s. Send fewer images, or submit it as a job.") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from io import BytesIO
 from typing import Any
 
@@ -98,6 +99,17 @@ def decode_image(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
         raise InvalidInput(f"The image has too many pixels; at most {max_pixels} are accepted.") from None
     except Exception as error:
         raise InvalidInput("The image is damaged or truncated.") from error
+
+
+def pixel_digest(image: NDArray[np.uint8]) -> str:
+    """A name for the pixels of an (H, W, 3) uint8 image, equal for equal images alone.
+
+    Cryptographic, since answers are kept under it: who can make two images of one name could put a wrong answer in
+    another caller's way. SHA-256 of the standard library takes about a tenth of the time that decoding a JPEG takes.
+    """
+    digest = hashlib.sha256(np.array(image.shape, "<u4").tobytes())
+    digest.update(np.ascontiguousarray(image).data)
+    return digest.hexdigest()[:32]
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:

@@ -11,9 +11,15 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class DepthRequest:
-    """One image, (H, W, 3) uint8 RGB."""
+    """One image.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        digest: of the pixels, from `formats.images.pixel_digest`, where it is known already.
+    """
 
     image: NDArray[np.uint8]
+    digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,12 +17,14 @@ class DetectionRequest:
         phrases: what to find; each label of the answer is one of them, as written.
         box_threshold: least score of a box, 0..1.
         text_threshold: least score of the words that make up a box's label, 0..1.
+        digest: of the pixels, from `formats.images.pixel_digest`, where it is known already.
     """
 
     image: NDArray[np.uint8]
     phrases: tuple[str, ...]
     box_threshold: float = 0.4
     text_threshold: float = 0.3
+    digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

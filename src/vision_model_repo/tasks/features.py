@@ -15,10 +15,12 @@ class FeatureRequest:
     Attributes:
         image: (H, W, 3) uint8 RGB.
         normalize: scale every feature vector to unit length.
+        digest: of the pixels, from `formats.images.pixel_digest`, where it is known already.
     """
 
     image: NDArray[np.uint8]
     normalize: bool = False
+    digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

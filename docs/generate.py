@@ -23,6 +23,7 @@ GROUPS = {
     "api_host": "Server",
     "hf_root_folder": "Checkpoints",
     "device": "Models in memory",
+    "cache_device_mb": "Kept for the next request",
     "max_batch_size": "Scheduling",
     "max_body_mb": "Input limits",
     "max_concurrent_jobs": "Jobs",

@@ -64,6 +64,20 @@ class Settings(BaseSettings):
         0.0, ge=0, description="Unload a model after this long without a request; 0 means never."
     )
 
+    # What is kept for the next request
+    cache_device_mb: int = Field(
+        2048, ge=0, description="Memory on the devices for encodings of recent images in MB; 0 keeps none there."
+    )
+    cache_host_mb: int = Field(
+        512, ge=0, description="Memory of the host for encodings of recent images in MB; 0 keeps none there."
+    )
+    image_store_mb: int = Field(512, ge=1, description="Memory for images sent to `POST /images` in MB.")
+    max_stored_images: int = Field(1000, ge=1, description="Most images kept by `POST /images`.")
+    image_ttl_seconds: float = Field(
+        3600.0, gt=0, description="Time for which an image is kept after it was last asked about."
+    )
+    click_memory_mb: int = Field(64, ge=1, description="Memory for masks that a later click may refine in MB.")
+
     # Scheduling
     max_batch_size: int = Field(8, ge=1, description="Most images in one forward pass.")
     batch_wait_ms: float = Field(

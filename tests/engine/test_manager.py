@@ -11,6 +11,7 @@ import pytest
 
 from tests.engine import weighty
 from vision_model_repo.engine.manager import ModelManager
+from vision_model_repo.engine.metrics import Metrics
 from vision_model_repo.engine.pixels import PixelThreads
 from vision_model_repo.errors import InsufficientMemory, InvalidInput, NotFound, RequestTimeout
 from vision_model_repo.models.hub import Hub
@@ -39,7 +40,7 @@ async def start(checkpoint: str) -> AsyncIterator[Start]:
         defaults: dict[str, Any] = {"default_model_ids": dict.fromkeys(weighty.NAMES, checkpoint), "device": "cpu"}
         configured = Settings(**(defaults | settings))
         pixels = PixelThreads(2)
-        manager = ModelManager(configured, weighty.catalog(), Hub(offline=True), pixels)
+        manager = ModelManager(configured, weighty.catalog(), Hub(offline=True), pixels, Metrics())
         started.append((manager, pixels))
         await manager.start()
         return manager

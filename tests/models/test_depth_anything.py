@@ -116,7 +116,7 @@ def test_pixels_are_the_processors_within_a_grey_level(tmp_path: Path, keep_aspe
     for height, width in SHAPES:
         image = picture(height, width)
         expected = processor(image, return_tensors="pt")["pixel_values"][0]
-        pixels = model.preprocess(DepthRequest(image)).pixels
+        pixels = model.prepare(image)
         assert pixels.shape == expected.shape, (height, width)
         assert (pixels - expected).abs().max() <= GREY_LEVEL * 1.001
         assert (pixels - expected).abs().mean() <= 0.1 * GREY_LEVEL
@@ -147,15 +147,15 @@ def test_metric_depth_is_in_metres_up_to_the_greatest_it_knows(tmp_path: Path) -
 
 
 def test_a_batch_answers_as_each_alone(model: DepthAnything) -> None:
-    items = [model.preprocess(DepthRequest(picture(90, 120, seed))) for seed in range(3)]
-    assert len({model.batch_key(item) for item in items}) == 1
-    for together, item in zip(model.forward(items), items, strict=True):
-        np.testing.assert_allclose(together, model.forward([item])[0], rtol=1e-4, atol=1e-5)
+    images = [model.prepare(picture(90, 120, seed)) for seed in range(3)]
+    assert len({model.image_key(image) for image in images}) == 1
+    for together, image in zip(model.encode(images), images, strict=True):
+        np.testing.assert_allclose(together.depth, model.encode([image])[0].depth, rtol=1e-4, atol=1e-5)
 
 
 def test_images_of_other_input_sizes_are_no_company(model: DepthAnything) -> None:
-    square, wide = (model.preprocess(DepthRequest(picture(*size))) for size in ((60, 60), (60, 120)))
-    assert model.batch_key(square) != model.batch_key(wide)
+    square, wide = (model.prepare(picture(*size)) for size in ((60, 60), (60, 120)))
+    assert model.image_key(square) != model.image_key(wide)
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 2), (1, 400), (400, 1), (3, 40)])
@@ -168,7 +168,7 @@ def test_even_a_line_of_pixels_is_answered(model: DepthAnything, height: int, wi
 @pytest.mark.parametrize(("height", "width"), [(60, 2000), (2000, 60)])
 def test_a_large_strip_is_refused_before_it_takes_memory(model: DepthAnything, height: int, width: int) -> None:
     with pytest.raises(InvalidInput, match=f"{width} x {height}.*Send it in parts"):
-        model.preprocess(DepthRequest(picture(height, width)))
+        model.prepare(picture(height, width))
 
 
 def test_the_map_stays_within_what_the_network_said(model: DepthAnything) -> None:
@@ -185,7 +185,7 @@ def test_half_precision_is_close_and_without_steps(checkpoint: Checkpoint, model
     expected, result = model(DepthRequest(image)).depth, half(DepthRequest(image)).depth
     assert result.dtype == np.float32
     assert np.abs(result - expected).mean() < 0.05 * np.ptp(expected)
-    raw = half.forward([half.preprocess(DepthRequest(image))])[0]
+    raw = half.encode([half.prepare(image)])[0].depth
     assert len(np.unique(raw)) > raw.size / 2, "rounded to the few numbers of bfloat16"
 
 

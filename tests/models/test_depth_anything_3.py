@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_model
 
+from tests.models.encoded import complete
 from vision_model_repo.errors import InvalidInput, NotFound
 from vision_model_repo.models import depth_anything, depth_anything_3
 from vision_model_repo.models.base import Checkpoint
@@ -150,17 +151,17 @@ class TestWithThePackage:
 
     def test_relative_depth_is_the_inverse_of_what_the_network_says(self, checkpoint: Checkpoint) -> None:
         model = read(checkpoint)
-        item = model.preprocess(DepthRequest(picture(70, 56)))
+        item = complete(model, DepthRequest(picture(70, 56)))[0]
         raw = model.forward([item])[0]
         np.testing.assert_allclose(model.postprocess(raw, item).depth, 1 / raw.depth, rtol=1e-5)
 
     def test_a_batch_answers_as_each_alone(self, checkpoint: Checkpoint) -> None:
         model = read(checkpoint)
-        items = [model.preprocess(DepthRequest(picture(60, 80, seed))) for seed in range(3)]
+        images = [model.prepare(picture(60, 80, seed)) for seed in range(3)]
         assert model.max_batch > 1
-        assert len({model.batch_key(item) for item in items}) == 1
-        for together, item in zip(model.forward(items), items, strict=True):
-            alone = model.forward([item])[0]
+        assert len({model.image_key(image) for image in images}) == 1
+        for together, image in zip(model.encode(images), images, strict=True):
+            alone = model.encode([image])[0]
             np.testing.assert_allclose(together.depth, alone.depth, rtol=1e-4)
             np.testing.assert_allclose(together.extrinsics, alone.extrinsics, atol=1e-4)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
@@ -179,8 +180,7 @@ class TestWithThePackage:
     def test_the_nested_network_answers_in_metres_one_image_at_a_time(self, nested: Checkpoint) -> None:
         model = read(nested)
         assert model.max_batch == 1
-        item = model.preprocess(DepthRequest(picture(60, 80)))
-        result = model.postprocess(model.forward([item])[0], item)
+        result = model(DepthRequest(picture(60, 80)))
         assert result.unit == "metre"
         assert result.intrinsics is not None
         np.testing.assert_array_equal(result.depth, model(DepthRequest(picture(60, 80))).depth)

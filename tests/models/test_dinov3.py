@@ -22,6 +22,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from tests.models.encoded import complete
 from training.data import held_out
 from vision_model_repo.demo.evaluation import evaluate
 from vision_model_repo.errors import NotFound
@@ -81,7 +82,7 @@ def test_pixels_are_the_processors_within_a_grey_level(checkpoint: Checkpoint, m
     for height, width in [(64, 96), (96, 64), (200, 333), (20, 10), (1, 1), (3, 400)]:
         image = picture(height, width)
         expected = processor(image, input_data_format="channels_last", return_tensors="pt")["pixel_values"][0]
-        pixels = model.preprocess(FeatureRequest(image)).pixels
+        pixels = model.prepare(image)
         assert pixels.shape == expected.shape == (3, HEIGHT, WIDTH)
         assert (pixels - expected).abs().max() <= GREY_LEVEL
 
@@ -128,7 +129,7 @@ def test_unit_length_is_for_every_vector(model: Dinov3) -> None:
 
 def test_a_batch_answers_as_each_alone_with_its_own_wish(model: Dinov3) -> None:
     requests = [FeatureRequest(picture(60, 90, seed), normalize=seed == 1) for seed in range(3)]
-    items = [model.preprocess(request) for request in requests]
+    items = complete(model, *requests)
     assert len({model.batch_key(item) for item in items}) == 1
     for raw, item, request in zip(model.forward(items), items, requests, strict=True):
         together, alone = model.postprocess(raw, item), model(request)

@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
-from transformers import Sam3Model, Sam3Processor
+from transformers import Sam3Model, Sam3Processor, Sam3VideoConfig, Sam3VideoModel
 
+from tests.models.encoded import complete
 from training.data import held_out
 from vision_model_repo.demo.evaluation import evaluate
 from vision_model_repo.errors import InvalidInput, NotFound
@@ -81,7 +82,7 @@ def found(*discs: tuple[float, NDArray[np.float32]]) -> Found:
 def test_pixels_are_those_of_the_processor(model: Sam3, plain: tuple[Any, Any]) -> None:
     image = np.kron(picture(0, 30, 40), np.ones((16, 16, 1), np.uint8))
     expected = plain[1](images=image, return_tensors="pt")["pixel_values"][0]
-    pixels = model.preprocess(SegmentationRequest(image, (RED,))).pixels
+    pixels = model.prepare(image)
     assert (pixels - expected).abs().max() <= 1.01 * GREY_LEVEL
 
 
@@ -148,7 +149,7 @@ def test_a_batch_answers_each_prompt_as_the_plain_model_does(
     model: Sam3, plain: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sam3, "PROMPTS_TOGETHER", 2)
-    items = [model.preprocess(ask(*PROMPTS, seed=seed, threshold=0.0)) for seed in range(3)]
+    items = complete(model, *(ask(*PROMPTS, seed=seed, threshold=0.0) for seed in range(3)))
     for seed, answers in enumerate(model.forward(items)):
         for prompt, answer in zip(PROMPTS, answers, strict=True):
             expected = plain_outputs(plain, seed, prompt)
@@ -159,9 +160,9 @@ def test_a_batch_answers_each_prompt_as_the_plain_model_does(
 
 
 def test_only_what_passes_the_threshold_leaves_the_device(model: Sam3) -> None:
-    (everything,) = model.forward([model.preprocess(ask(RED, threshold=0.0))])[0]
+    (everything,) = model.forward(complete(model, ask(RED, threshold=0.0)))[0]
     middle = float(np.median(everything.scores))
-    (better,) = model.forward([model.preprocess(ask(RED, threshold=middle))])[0]
+    (better,) = model.forward(complete(model, ask(RED, threshold=middle)))[0]
     keep = everything.scores > middle
     assert 0 < keep.sum() < len(keep)
     assert np.allclose(better.scores, everything.scores[keep])
@@ -170,22 +171,23 @@ def test_only_what_passes_the_threshold_leaves_the_device(model: Sam3) -> None:
 
 def test_images_are_encoded_once_and_texts_once_for_all(random_sam3: Checkpoint) -> None:
     model = sam3.load(random_sam3, device="cpu", dtype="float32")
-    encoded: dict[str, list[int]] = {"images": [], "texts": []}
-    model.network.vision_encoder.register_forward_hook(lambda *call: encoded["images"].append(len(call[1][0])))
+    encoded: dict[str, list[int]] = {"images": [], "pyramids": [], "texts": []}
+    model.network.vision_encoder.backbone.register_forward_hook(lambda *call: encoded["images"].append(len(call[1][0])))
+    model.network.vision_encoder.neck.register_forward_hook(lambda *call: encoded["pyramids"].append(len(call[1][0])))
     model.network.text_encoder.register_forward_hook(
         lambda *call: encoded["texts"].append(len(call[2]["input_ids"])), with_kwargs=True
     )
-    items = [model.preprocess(ask(*PROMPTS, RED, seed=seed)) for seed in range(2)]
+    items = complete(model, *(ask(*PROMPTS, RED, seed=seed) for seed in range(2)))
     model.forward(items)
-    model.forward(items[:1])
+    model.forward([items[0], items[1], items[0]])
     # Five prompts have five texts, "visual" among them.
-    assert encoded == {"images": [2, 1], "texts": [5]}
+    assert encoded == {"images": [2], "pyramids": [2, 2], "texts": [5]}
 
 
 def test_forgotten_texts_are_read_again(random_sam3: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sam3, "TEXTS_REMEMBERED", 2)
     model = sam3.load(random_sam3, device="cpu", dtype="float32")
-    items = [model.preprocess(ask(prompt, threshold=0.0)) for prompt in (RED, CUBE, TWO_BOXES, RED)]
+    items = complete(model, *(ask(prompt, threshold=0.0) for prompt in (RED, CUBE, TWO_BOXES, RED)))
     first, *_, again = [model.forward([item])[0][0] for item in items]
     assert len(model._texts) == 2
     assert np.array_equal(first.scores, again.scores)
@@ -255,8 +257,9 @@ def test_bfloat16_answers_nearly_as_float32_does(random_sam3: Checkpoint, model:
     half = sam3.load(random_sam3, device="cpu", dtype="bfloat16")
     assert half.dtype == "bfloat16"
     assert half.memory_bytes() == pytest.approx(model.memory_bytes() / 2, rel=0.01)
-    item = model.preprocess(ask(RED, TWO_BOXES, threshold=0.0))
-    for rough, exact in zip(half.forward([item])[0], model.forward([item])[0], strict=True):
+    request = ask(RED, TWO_BOXES, threshold=0.0)
+    rough_answers, exact_answers = (each.forward(complete(each, request))[0] for each in (half, model))
+    for rough, exact in zip(rough_answers, exact_answers, strict=True):
         assert rough.scores.dtype == rough.logits.dtype == np.float32
         assert np.allclose(rough.scores, exact.scores, atol=0.1)
         assert np.corrcoef(rough.logits.ravel(), exact.logits.ravel())[0, 1] > 0.95
@@ -265,8 +268,8 @@ def test_bfloat16_answers_nearly_as_float32_does(random_sam3: Checkpoint, model:
 def test_nothing_of_an_unloaded_model_stays_behind(random_sam3: Checkpoint) -> None:
     model = sam3.load(random_sam3, device="cpu", dtype="float32")
     tensors: list[weakref.ref[torch.Tensor]] = [weakref.ref(weight) for weight in model.network.parameters()]
-    model.network.vision_encoder.register_forward_hook(
-        lambda *call: tensors.extend(weakref.ref(level) for level in call[2].fpn_position_encoding)
+    model.network.vision_encoder.neck.register_forward_hook(
+        lambda *call: tensors.extend(weakref.ref(level) for level in call[2][1])
     )
     model(ask(*PROMPTS))
     model.unload()
@@ -283,6 +286,18 @@ def test_a_checkpoint_without_all_weights_is_refused(random_sam3: Checkpoint, tm
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(NotFound, match=r"1 of its weights are missing, such as detr_decoder\.query_embed\.weight"):
         sam3.load(Checkpoint("some/sam3", tmp_path), device="cpu", dtype="float32")
+
+
+def test_the_detector_is_read_from_a_checkpoint_with_a_tracker(random_sam3: Checkpoint, tmp_path: Path) -> None:
+    alone: Any = Sam3Model.from_pretrained(random_sam3.folder, dtype=torch.float32)
+    config: Any = Sam3VideoConfig(detector_config=alone.config.to_dict())
+    config.tracker_config.vision_config = alone.config.vision_config
+    both: Any = Sam3VideoModel(config)
+    both.detector_model.load_state_dict(alone.state_dict())
+    both.save_pretrained(tmp_path)
+    Sam3Processor.from_pretrained(random_sam3.folder).save_pretrained(tmp_path)
+    network = sam3.load(Checkpoint("some/sam3", tmp_path), device="cpu", dtype="float32").network
+    assert all(torch.equal(value, alone.state_dict()[name]) for name, value in network.state_dict().items())
 
 
 def test_a_checkpoint_of_another_model_is_refused() -> None:

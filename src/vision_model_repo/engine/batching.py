@@ -18,16 +18,36 @@ from vision_model_repo.errors import RequestTimeout
 
 Forward = Callable[[Sequence[Any]], Sequence[Any]]
 
+BATCHES_REMEMBERED = 16
+"""The fastest of so many tells whether a deadline can be met at all."""
+
 
 @dataclass(slots=True)
 class Entry:
-    """One input that waits for its forward pass; times are of `time.monotonic`."""
+    """One input that waits for its pass through a network; times are of `time.monotonic`.
+
+    Attributes:
+        since: when it began to wait.
+        started, finished: when its batch ran.
+    """
 
     item: Any
     key: Hashable
     deadline: float
     since: float = field(default_factory=time.monotonic)
+    started: float = 0.0
+    finished: float = 0.0
     future: Future[Any] = field(default_factory=Future)
+
+    @property
+    def queued(self) -> float:
+        """Seconds of waiting."""
+        return self.started - self.since
+
+    @property
+    def ran(self) -> float:
+        """Seconds on the device."""
+        return self.finished - self.started
 
 
 class Lane:
@@ -37,18 +57,29 @@ class Lane:
         forward: runs the network over the items of one batch.
         max_batch: most items of one batch.
         wait_seconds: how long the oldest entry waits for company while the batch is not full.
+        on_batch: told the size of every batch.
     """
 
-    def __init__(self, forward: Forward, *, max_batch: int, wait_seconds: float = 0.0) -> None:
+    def __init__(
+        self,
+        forward: Forward,
+        *,
+        max_batch: int,
+        wait_seconds: float = 0.0,
+        on_batch: Callable[[int], None] = lambda size: None,
+    ) -> None:
         self._forward = forward
         self._max_batch = max_batch
         self._wait_seconds = wait_seconds
+        self._on_batch = on_batch
         self._waiting: deque[Entry] = deque()
+        self._seconds: deque[float] = deque(maxlen=BATCHES_REMEMBERED)
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def put(self, entry: Entry) -> None:
+        entry.since = time.monotonic()
         self._waiting.append(entry)
 
     def due(self) -> float:
@@ -62,9 +93,10 @@ class Lane:
     def take(self) -> list[Entry]:
         """Removes the next batch: the oldest entry and those behind it with the same key.
 
-        Entries whose caller has hung up or whose time is over leave the queue here without reaching the device.
+        Entries whose caller has hung up, or whose time would be over before even a fast batch is through, leave the
+        queue here without reaching the device.
         """
-        now = time.monotonic()
+        soonest = time.monotonic() + min(self._seconds, default=0.0)
         batch: list[Entry] = []
         others: deque[Entry] = deque()
         while self._waiting and len(batch) < self._max_batch:
@@ -73,7 +105,7 @@ class Lane:
                 others.append(entry)
             elif not entry.future.set_running_or_notify_cancel():
                 continue
-            elif entry.deadline < now:
+            elif entry.deadline < soonest:
                 entry.future.set_exception(RequestTimeout("The request waited too long for the device. Try again."))
             else:
                 batch.append(entry)
@@ -83,6 +115,7 @@ class Lane:
     def run(self, batch: list[Entry]) -> None:
         """Runs a batch and settles its futures. When it fails, each entry is tried alone: one bad input, or a batch
         too large for the memory that is left, fails nobody else."""
+        started = time.monotonic()
         try:
             outputs = list(self._forward([entry.item for entry in batch]))
             if len(outputs) != len(batch):
@@ -91,7 +124,11 @@ class Lane:
             # The frames of the traceback hold the tensors that may have filled the memory.
             failure = error.with_traceback(None) if is_out_of_memory(error) else error
         else:
+            finished = time.monotonic()
+            self._seconds.append(finished - started)
+            self._on_batch(len(batch))
             for entry, output in zip(batch, outputs, strict=True):
+                entry.started, entry.finished = started, finished
                 entry.future.set_result(output)
             return
         if len(batch) == 1:

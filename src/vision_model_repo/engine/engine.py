@@ -8,6 +8,7 @@ import os
 from vision_model_repo.engine.admission import Admission
 from vision_model_repo.engine.jobs import JobQueue
 from vision_model_repo.engine.manager import MEGABYTE, ModelManager
+from vision_model_repo.engine.metrics import Metrics
 from vision_model_repo.engine.pixels import PixelThreads
 from vision_model_repo.formats.download import Downloader
 from vision_model_repo.formats.images import use_block_cache
@@ -52,7 +53,9 @@ class Engine:
             offline=settings.hf_hub_offline,
             allowed=settings.allowed_model_ids,
         )
-        self.manager = ModelManager(settings, catalog or Catalog.installed(), hub, self.pixels)
+        self.metrics = Metrics()
+        self.manager = ModelManager(settings, catalog or Catalog.installed(), hub, self.pixels, self.metrics)
+        self._add_gauges()
 
     async def start(self) -> None:
         use_block_cache(IMAGE_BLOCKS)
@@ -70,3 +73,29 @@ class Engine:
         await self.manager.close()
         await self.downloader.aclose()
         self.pixels.close()
+
+    def _add_gauges(self) -> None:
+        gauge = self.metrics.gauge
+        gauge("vision_requests_inside", "Requests in the house.", (), lambda: {(): self.admission.inside})
+        gauge(
+            "vision_model_bytes",
+            "Memory of the weights of each model.",
+            ("model_type", "device"),
+            lambda: {
+                (status.spec.model_type, status.device): status.memory_bytes
+                for status in self.manager.status()
+                if status.device
+            },
+        )
+        gauge(
+            "vision_encoding_cache_bytes",
+            "Encodings of recent images in memory.",
+            ("place",),
+            lambda: {(place,): held for place, held in self.manager.cache.bytes_held.items()},
+        )
+        gauge(
+            "vision_jobs",
+            "Jobs remembered, by status.",
+            ("status",),
+            lambda: {(status,): count for status, count in self.jobs.counts().items()},
+        )

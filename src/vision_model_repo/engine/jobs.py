@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -121,16 +122,24 @@ class JobQueue:
         Raises:
             Busy: too many wait, or the server is shutting down.
         """
-        waiting = sum(job.state.status is JobStatus.PENDING for job in self._jobs.values())
-        full = self._running >= self._max_concurrent and waiting >= self._max_queued
-        if self._closing or full or waiting + self._running >= self._max_jobs:
-            reason = "The server is shutting down." if self._closing else f"{waiting} jobs are waiting already."
-            raise Busy(f"{reason} Try again later.", retry_after=10)
+        self.check_room()
         state = JobState(uuid4().hex, kind, JobStatus.PENDING, time.time(), total)
         self._jobs[state.job_id] = _Job([state], work)
         self._forget_surplus()
         self._start_next()
         return state
+
+    def check_room(self) -> None:
+        """Raises Busy where `submit` would, for those who want to know before they prepare a job."""
+        waiting = sum(job.state.status is JobStatus.PENDING for job in self._jobs.values())
+        full = self._running >= self._max_concurrent and waiting >= self._max_queued
+        if self._closing or full or waiting + self._running >= self._max_jobs:
+            reason = "The server is shutting down." if self._closing else f"{waiting} jobs are waiting already."
+            raise Busy(f"{reason} Try again later.", retry_after=10)
+
+    def counts(self) -> dict[str, int]:
+        """How many jobs there are of each status."""
+        return dict(Counter(job.state.status.value for job in self._jobs.values()))
 
     def get(self, job_id: str) -> JobState:
         """The job as it is now. Raises NotFound."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from vision_model_repo.engine.batching import Entry, Lane
+from vision_model_repo.engine.cache import EncodingCache
 from vision_model_repo.engine.devices import (
     DTYPE_BYTES,
     device_memory,
@@ -25,7 +25,10 @@ from vision_model_repo.engine.devices import (
     resolve_device,
     resolve_dtype,
 )
+from vision_model_repo.engine.metrics import Metrics
 from vision_model_repo.engine.pixels import PixelThreads
+from vision_model_repo.engine.runner import Runner
+from vision_model_repo.engine.slots import Slot
 from vision_model_repo.engine.timings import Timings
 from vision_model_repo.engine.worker import DeviceWorker
 from vision_model_repo.errors import Busy, InsufficientMemory, NotFound, RequestTimeout
@@ -73,42 +76,6 @@ class ModelStatus:
     fallback_reason: str | None = None
 
 
-class Slot:
-    """One model in memory, and who uses it."""
-
-    def __init__(self, spec: ModelSpec, checkpoint: Checkpoint, model: Model, worker: DeviceWorker, lane: Lane) -> None:
-        self.spec = spec
-        self.checkpoint = checkpoint
-        self.model = model
-        self.worker = worker
-        self.lane = lane
-        # Twice a batch: one on the device and one prepared behind it. More would only fill the memory with pixels.
-        self.places = asyncio.Semaphore(2 * model.max_batch)
-        self.users = 0
-        self.last_used = time.monotonic()
-        self._unused = asyncio.Event()
-        self._unused.set()
-
-    def matches(self, model_id: str | None, device: str | None) -> bool:
-        return model_id in (None, self.model.model_id) and device in (None, self.model.device)
-
-    def hold(self) -> None:
-        self.users += 1
-        self._unused.clear()
-
-    def release(self) -> None:
-        self.users -= 1
-        self.last_used = time.monotonic()
-        if not self.users:
-            self._unused.set()
-
-    async def retire(self) -> None:
-        """Waits for the requests in flight, then gives the memory back."""
-        await self._unused.wait()
-        self.worker.remove(self.lane)
-        await self.worker.call(self.model.unload)
-
-
 @dataclass(frozen=True, slots=True)
 class _Loading:
     model_id: str | None
@@ -124,13 +91,16 @@ class ModelManager:
         catalog: which model families there are.
         hub: where their weights come from.
         pixels: threads for everything before and after the network.
+        metrics: told of every batch and every answer.
     """
 
-    def __init__(self, settings: Settings, catalog: Catalog, hub: Hub, pixels: PixelThreads) -> None:
+    def __init__(self, settings: Settings, catalog: Catalog, hub: Hub, pixels: PixelThreads, metrics: Metrics) -> None:
         self._settings = settings
         self.catalog = catalog
         self._hub = hub
-        self._pixels = pixels
+        self._metrics = metrics
+        self.cache = EncodingCache(settings.cache_device_mb * MEGABYTE, settings.cache_host_mb * MEGABYTE, pixels)
+        self._runner = Runner(pixels, self.cache, self._make_all_room)
         self._slots: dict[str, Slot] = {}
         self._loading: dict[str, _Loading] = {}
         self._workers: dict[str, DeviceWorker] = {}
@@ -165,10 +135,19 @@ class ModelManager:
         try:
             async with asyncio.timeout(seconds):
                 async with self._using(model_type, model_id) as slot:
-                    results = await self._answer_all(slot, requests, deadline, on_progress)
-                    return Answer(results, [Timings() for _ in requests], slot.model.model_id)
+                    answers = await self._answer_all(slot, requests, deadline, on_progress)
+                    results, timings = zip(*answers, strict=True) if answers else ((), ())
+                    return Answer(list(results), list(timings), slot.model.model_id)
         except TimeoutError:
             raise RequestTimeout(f"No answer within {seconds:g} s. Send fewer images, or submit it as a job.") from None
+
+    def check_available(self, model_type: str, model_id: str | None = None) -> None:
+        """Raises NotFound where `run` would, as far as that is known without asking the hub."""
+        spec = self.catalog[model_type]
+        slot = self._slots.get(spec.model_type)
+        if not self._settings.auto_load and (slot is None or not slot.matches(model_id, None)):
+            wanted = f" as {model_id}" if model_id and slot else ""
+            raise NotFound(f"Model {spec.model_type} not loaded{wanted}. Call load_model() first.")
 
     async def load(self, model_type: str, model_id: str | None = None, device: str | None = None) -> ModelStatus:
         """Makes sure that a model is in memory; with a model_id or device, that very one there."""
@@ -226,17 +205,21 @@ class ModelManager:
 
     async def _answer_all(
         self, slot: Slot, requests: Sequence[Any], deadline: float, on_progress: Callable[[int], None] | None
-    ) -> list[Any]:
+    ) -> list[tuple[Any, Timings]]:
         done = 0
 
-        async def answer(request: Any) -> Any:
+        async def answer(request: Any) -> tuple[Any, Timings]:
             nonlocal done
-            async with slot.places:
-                result = await self._answer(slot, request, deadline)
+            try:
+                result, timings = await self._runner.answer(slot, request, deadline)
+            except Exception as error:
+                self._metrics.failed(slot.spec.model_type, error)
+                raise
+            self._metrics.answered(slot.spec.model_type, timings)
             done += 1
             if on_progress is not None:
                 on_progress(done)
-            return result
+            return result, timings
 
         tasks = [asyncio.ensure_future(answer(request)) for request in requests]
         try:
@@ -247,39 +230,12 @@ class ModelManager:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _answer(self, slot: Slot, request: Any, deadline: float) -> Any:
-        item = await self._pixels.run(slot.model.preprocess, request)
-        key = slot.model.batch_key(item)
-        try:
-            raw = await slot.worker.submit(slot.lane, Entry(item, key, deadline))
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            raw = await self._retry_with_room(slot, Entry(item, key, deadline))
-        return await self._pixels.run(slot.model.postprocess, raw, item)
-
-    async def _retry_with_room(self, slot: Slot, entry: Entry) -> Any:
-        logger.warning("%s ran out of memory on %s; retrying", slot.spec.model_type, slot.model.device)
-        await self._evict(slot.model.device, keep=slot)
-        try:
-            return await slot.worker.submit(slot.lane, entry)
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            raise InsufficientMemory(
-                f"The request does not fit in the memory of {slot.model.device}. Send smaller images or fewer prompts."
-            ) from None
-
     # Models in memory
 
     @asynccontextmanager
     async def _using(self, model_type: str, model_id: str | None) -> AsyncIterator[Slot]:
-        spec = self.catalog[model_type]
-        slot = self._slots.get(spec.model_type)
-        if not self._settings.auto_load and (slot is None or not slot.matches(model_id, None)):
-            wanted = f" as {model_id}" if model_id and slot else ""
-            raise NotFound(f"Model {spec.model_type} not loaded{wanted}. Call load_model() first.")
-        slot = await self._ensure(spec, model_id, None)
+        self.check_available(model_type, model_id)
+        slot = await self._ensure(self.catalog[model_type], model_id, None)
         slot.hold()
         try:
             yield slot
@@ -342,9 +298,14 @@ class ModelManager:
         worker = self._workers.get(model.device)
         if worker is None:
             worker = self._workers[model.device] = DeviceWorker(model.device)
-        lane = Lane(model.forward, max_batch=model.max_batch, wait_seconds=self._settings.batch_wait_ms / 1000)
-        worker.add(lane)
-        self._slots[spec.model_type] = Slot(spec, checkpoint, model, worker, lane)
+        self._slots[spec.model_type] = Slot(
+            spec,
+            checkpoint,
+            model,
+            worker,
+            wait_seconds=self._settings.batch_wait_ms / 1000,
+            on_batch=partial(self._metrics.batched, spec.model_type),
+        )
 
     async def _find(self, spec: ModelSpec, model_id: str | None) -> Checkpoint:
         loop = asyncio.get_running_loop()
@@ -403,9 +364,15 @@ class ModelManager:
         del self._slots[slot.spec.model_type]
         await self._retire(slot)
 
+    async def _make_all_room(self, slot: Slot) -> None:
+        """For a request that ran out of memory: gives up all that is kept on its device and not in use."""
+        self.cache.clear_device()
+        await self._evict(slot.model.device, keep=slot)
+
     async def _retire(self, slot: Slot) -> None:
         before = device_memory(slot.model.device).free
         await slot.retire()
+        self.cache.drop(slot)
         freed = device_memory(slot.model.device).free - before
         logger.info("Unloaded %s (%s), %.0f MB freed", slot.spec.model_type, slot.model.model_id, freed / MEGABYTE)
 

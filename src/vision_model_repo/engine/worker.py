@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from vision_model_repo.engine.batching import Entry, Lane
 
@@ -51,11 +51,15 @@ class DeviceWorker:
         with self._changed:
             self._lanes.remove(lane)
 
-    async def submit(self, lane: Lane, entry: Entry) -> object:
-        """Waits for an entry's output. Cancelling drops the entry if its batch has not been formed."""
+    def put(self, lane: Lane, entry: Entry) -> None:
+        """Lets an entry wait for its batch. Any thread may call this, the device's own too."""
         with self._changed:
             lane.put(entry)
             self._changed.notify()
+
+    async def submit(self, lane: Lane, entry: Entry) -> Any:
+        """Waits for an entry's output. Cancelling drops the entry if its batch has not been formed."""
+        self.put(lane, entry)
         return await asyncio.wrap_future(entry.future)
 
     async def call(self, function: Callable[[], T]) -> T:

@@ -1,8 +1,9 @@
 """What a model is to the engine: three steps, because they want different places.
 
 `preprocess` and `postprocess` run in the pixel threads, for one request at a time and many at once; `forward` runs
-on the one thread of the model's device, over whatever requests wait. This module imports no torch: the engine and
-the catalog use it before any model is loaded.
+on the one thread of the model's device, over whatever requests wait. Most of the work of many models is about the
+image alone, whatever is asked about it: they put it into a step of its own, `encode`, whose outcome is kept. This
+module imports no torch: the engine and the catalog use it before any model is loaded.
 """
 
 from __future__ import annotations
@@ -11,14 +12,50 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 Request = TypeVar("Request")
 Item = TypeVar("Item")
 Raw = TypeVar("Raw")
 Result = TypeVar("Result")
+Pixels = TypeVar("Pixels")
+
+
+class Encoding(Protocol):
+    """What a model keeps of an image. A torch tensor is one."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+    @property
+    def device(self) -> object:
+        """Where it lies; its text is "cpu" or a device's name."""
+        ...
+
+    def to(self, device: str, /) -> Encoding: ...
+
+
+class HostArrays:
+    """An encoding in host memory: base of dataclasses of numpy arrays."""
+
+    device: ClassVar[str] = "cpu"
+
+    @property
+    def nbytes(self) -> int:
+        values = (getattr(self, field.name) for field in fields(cast(Any, self)))
+        return sum(value.nbytes for value in values if isinstance(value, np.ndarray))
+
+    def to(self, device: str, /) -> Self:
+        """Itself: host memory is where it belongs."""
+        return self
+
+
+EncodingT = TypeVar("EncodingT", bound=Encoding)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +126,42 @@ class Model(ABC, Generic[Request, Item, Raw, Result]):
     def __call__(self, request: Request) -> Result:
         """All three steps in the calling thread, for scripts and tests."""
         item = self.preprocess(request)
+        return self.postprocess(self.forward([item])[0], item)
+
+
+class EncoderModel(Model[Request, Item, Raw, Result], Generic[Request, Item, Raw, Result, Pixels, EncodingT]):
+    """A model that looks at an image once, and answers whatever is asked about it from what it saw.
+
+    `preprocess` makes an item of the question alone; `attach` completes it by the image's encoding, for `forward`.
+
+    Attributes:
+        max_questions: most items of one `forward`, as `max_batch` is of one `encode`.
+        answers_alike: whether the encoding is the output already, whatever the question; `forward` only hands it on.
+    """
+
+    max_questions: int = 16
+    answers_alike: ClassVar[bool] = False
+
+    @abstractmethod
+    def prepare(self, image: NDArray[np.uint8]) -> Pixels:
+        """Turns an (H, W, 3) image into an input of the encoder. Raises InvalidInput for what it cannot take."""
+
+    @abstractmethod
+    def encode(self, images: Sequence[Pixels]) -> Sequence[EncodingT]:
+        """Runs the encoder once over images of one `image_key`; one encoding for each, none a view of another."""
+
+    def image_key(self, pixels: Pixels) -> Hashable:
+        """Images with equal keys may share a pass of the encoder."""
+        return None
+
+    @abstractmethod
+    def attach(self, item: Item, encoding: EncodingT) -> Item:
+        """The item with the encoding of its image."""
+
+    def __call__(self, request: Request) -> Result:
+        """All steps in the calling thread, for scripts and tests."""
+        encoding = self.encode([self.prepare(cast(Any, request).image)])[0]
+        item = self.attach(self.preprocess(request), encoding)
         return self.postprocess(self.forward([item])[0], item)
 
 

@@ -8,7 +8,7 @@ transformers. Checkpoints of Depth Anything 3 are of the same family but another
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from transformers import DepthAnythingForDepthEstimation, DPTImageProcessor
 
 from vision_model_repo.errors import InvalidInput
-from vision_model_repo.models.base import Checkpoint, Model
+from vision_model_repo.models.base import Checkpoint, EncoderModel, HostArrays, Model
 from vision_model_repo.models.torch_model import (
     TorchModel,
     check_architecture,
@@ -39,20 +39,32 @@ UNITS: dict[str, Unit] = {"metric": "metre", "relative": "relative"}
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """One image, (3, h, w) as the network wants it, with its original size."""
+class DepthMap(HostArrays):
+    """Depth as coarse as the network gives it, (h, w)."""
 
-    pixels: Tensor
+    depth: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """The image's size in pixels, and its depth."""
+
     height: int
     width: int
+    coarse: DepthMap | None = None
 
 
-class DepthAnything(TorchModel[DepthRequest, Item, NDArray[np.float32], DepthResult]):
+class DepthAnything(
+    TorchModel[DepthRequest, Item, DepthMap, DepthResult],
+    EncoderModel[DepthRequest, Item, DepthMap, DepthResult, Tensor, DepthMap],
+):
     """Depth Anything V2 on one device, relative or metric.
 
     The backbone, which is nearly all of the work, runs in the dtype that was asked for. The head always runs in
     float32: with the eight significant bits of bfloat16 a smooth wall would become a staircase.
     """
+
+    answers_alike = True
 
     def __init__(
         self, checkpoint: Checkpoint, network: DepthAnythingForDepthEstimation, processor: DPTImageProcessor
@@ -63,30 +75,37 @@ class DepthAnything(TorchModel[DepthRequest, Item, NDArray[np.float32], DepthRes
         self._unit: Unit = UNITS[self.network.config.depth_estimation_type]
 
     def preprocess(self, request: DepthRequest) -> Item:
-        """Raises InvalidInput for a large image that is far longer than wide."""
-        height, width = request.image.shape[:2]
-        pixels = resize_and_normalize(
-            request.image,
-            self._input_size(height, width),
+        return Item(*request.image.shape[:2])
+
+    def prepare(self, image: NDArray[np.uint8]) -> Tensor:
+        """(3, h, w) as the network wants it. Raises InvalidInput for a large image that is far longer than wide."""
+        return resize_and_normalize(
+            image,
+            self._input_size(*image.shape[:2]),
             mean=self._processor.image_mean,
             std=self._processor.image_std,
             resample=self._processor.resample,
         )
-        return Item(pixels, height, width)
 
-    def batch_key(self, item: Item) -> torch.Size:
-        return item.pixels.shape
+    def image_key(self, pixels: Tensor) -> torch.Size:
+        return pixels.shape
 
-    def forward(self, items: Sequence[Item]) -> list[NDArray[np.float32]]:
-        pixels = self.to_device([item.pixels for item in items], getattr(torch, self.dtype))
+    def encode(self, images: Sequence[Tensor]) -> list[DepthMap]:
+        pixels = self.to_device(images, getattr(torch, self.dtype))
         rows, columns = pixels.shape[2] // self._patch_size, pixels.shape[3] // self._patch_size
         with torch.inference_mode():
             features = [level.float() for level in self.network.backbone(pixels).feature_maps]
             depth = self.network.head(self.network.neck(features, rows, columns), rows, columns)
-        return list(depth.cpu().numpy())
+        return [DepthMap(each.copy()) for each in depth.cpu().numpy()]
 
-    def postprocess(self, raw: NDArray[np.float32], item: Item) -> DepthResult:
-        return DepthResult(resize_depth(raw, item.height, item.width), self._unit)
+    def attach(self, item: Item, encoding: DepthMap) -> Item:
+        return replace(item, coarse=encoding)
+
+    def forward(self, items: Sequence[Item]) -> list[DepthMap]:
+        return [item.coarse for item in items if item.coarse is not None]
+
+    def postprocess(self, raw: DepthMap, item: Item) -> DepthResult:
+        return DepthResult(resize_depth(raw.depth, item.height, item.width), self._unit)
 
     def _input_size(self, height: int, width: int) -> tuple[int, int]:
         target = self._processor.size.height, self._processor.size.width

@@ -9,20 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_model
-from torch import nn
+from torch import Tensor, nn
 from torchvision.transforms.v2 import InterpolationMode
 
 from vision_model_repo.errors import InvalidInput, NotFound
-from vision_model_repo.models.base import Checkpoint
+from vision_model_repo.models.base import Checkpoint, EncoderModel, HostArrays
 from vision_model_repo.models.catalog import DEPTH_ANYTHING_3
-from vision_model_repo.models.depth_anything import Item, resize_depth
+from vision_model_repo.models.depth_anything import resize_depth
 from vision_model_repo.models.torch_model import TorchModel, place, read_config, resize_and_normalize
 from vision_model_repo.tasks.depth import DepthRequest, DepthResult
 
@@ -37,7 +37,7 @@ ANSWERS = ("depth", "intrinsics", "extrinsics")
 
 
 @dataclass(frozen=True, slots=True)
-class Raw:
+class Raw(HostArrays):
     """Depth (h, w), and where the checkpoint estimates the camera its intrinsics (3, 3) and extrinsics (3, 4)."""
 
     depth: NDArray[np.float32]
@@ -45,12 +45,26 @@ class Raw:
     extrinsics: NDArray[np.float32] | None = None
 
 
-class DepthAnything3(TorchModel[DepthRequest, Item, Raw, DepthResult]):
+@dataclass(frozen=True, slots=True)
+class Item:
+    """The image's size in pixels, and what the network said of it."""
+
+    height: int
+    width: int
+    raw: Raw | None = None
+
+
+class DepthAnything3(
+    TorchModel[DepthRequest, Item, Raw, DepthResult],
+    EncoderModel[DepthRequest, Item, Raw, DepthResult, Tensor, Raw],
+):
     """Depth Anything 3 on one device; each image is a scene of its own.
 
     The nested checkpoint answers in metres. The others give depth up to a scale (`da3metric-large` too: its metres
     are those of a focal length that it does not estimate), which is answered as inverse depth like any relative one.
     """
+
+    answers_alike = True
 
     def __init__(self, checkpoint: Checkpoint, network: nn.Module, *, dtype: str) -> None:
         # What finds the sky takes statistics over the whole batch, and no answer shall depend on its company.
@@ -60,18 +74,18 @@ class DepthAnything3(TorchModel[DepthRequest, Item, Raw, DepthResult]):
         self._metric = hasattr(network, "da3_metric")
 
     def preprocess(self, request: DepthRequest) -> Item:
-        height, width = request.image.shape[:2]
-        # Within one grey level of the package's own two steps, on average.
-        pixels = resize_and_normalize(
-            request.image, resized_size(height, width), mean=MEAN, std=STD, resample=InterpolationMode.BICUBIC
-        )
-        return Item(pixels, height, width)
+        return Item(*request.image.shape[:2])
 
-    def batch_key(self, item: Item) -> torch.Size:
-        return item.pixels.shape
+    def prepare(self, image: NDArray[np.uint8]) -> Tensor:
+        """(3, h, w) as the network wants it, on average within one grey level of the package's own two steps."""
+        size = resized_size(*image.shape[:2])
+        return resize_and_normalize(image, size, mean=MEAN, std=STD, resample=InterpolationMode.BICUBIC)
 
-    def forward(self, items: Sequence[Item]) -> list[Raw]:
-        pixels = self.to_device([item.pixels for item in items])[:, None]
+    def image_key(self, pixels: Tensor) -> torch.Size:
+        return pixels.shape
+
+    def encode(self, images: Sequence[Tensor]) -> list[Raw]:
+        pixels = self.to_device(images)[:, None]
         with torch.inference_mode(), _same_random_numbers(pixels.device), self._autocast(pixels.device):
             try:
                 output = self.network(pixels)
@@ -79,7 +93,13 @@ class DepthAnything3(TorchModel[DepthRequest, Item, Raw, DepthResult]):
                 # The nested network's own words, where there is nothing to measure, are an assertion.
                 raise InvalidInput("There is nothing but sky in the image, so it has no depth to estimate.") from None
         answers = {name: values[:, 0].float().cpu().numpy() for name, values in output.items() if name in ANSWERS}
-        return [Raw(**{name: rows[index] for name, rows in answers.items()}) for index in range(len(items))]
+        return [Raw(**{name: rows[index].copy() for name, rows in answers.items()}) for index in range(len(images))]
+
+    def attach(self, item: Item, encoding: Raw) -> Item:
+        return replace(item, raw=encoding)
+
+    def forward(self, items: Sequence[Item]) -> list[Raw]:
+        return [item.raw for item in items if item.raw is not None]
 
     def postprocess(self, raw: Raw, item: Item) -> DepthResult:
         depth = raw.depth if self._metric else np.reciprocal(np.maximum(raw.depth, NEARLY_ZERO))

@@ -7,7 +7,7 @@ or ConvNeXt, through transformers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import DINOv3ConvNextModel, DINOv3ViTImageProcessor, DINOv3ViTModel, PreTrainedModel
 
-from vision_model_repo.models.base import Checkpoint
+from vision_model_repo.models.base import Checkpoint, EncoderModel, HostArrays
 from vision_model_repo.models.torch_model import (
     TorchModel,
     check_architecture,
@@ -31,23 +31,28 @@ NETWORKS: dict[str, type[PreTrainedModel]] = {"dinov3_vit": DINOv3ViTModel, "din
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """One image, (3, h, w) as the network wants it, and whether its vectors shall have unit length."""
-
-    pixels: Tensor
-    normalize: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Features:
+class Features(HostArrays):
     """Tokens (T, D) and the pooled vector (D,)."""
 
     tokens: NDArray[np.float32]
     pooled: NDArray[np.float32]
 
 
-class Dinov3(TorchModel[FeatureRequest, Item, Features, FeatureResult]):
+@dataclass(frozen=True, slots=True)
+class Item:
+    """Whether the vectors shall have unit length, and the features of the image."""
+
+    normalize: bool
+    features: Features | None = None
+
+
+class Dinov3(
+    TorchModel[FeatureRequest, Item, Features, FeatureResult],
+    EncoderModel[FeatureRequest, Item, Features, FeatureResult, Tensor, Features],
+):
     """DINOv3 on one device."""
+
+    answers_alike = True
 
     def __init__(self, checkpoint: Checkpoint, network: PreTrainedModel, processor: Any) -> None:
         super().__init__(checkpoint, network)
@@ -59,21 +64,30 @@ class Dinov3(TorchModel[FeatureRequest, Item, Features, FeatureResult]):
         self._grid = (size["height"] // patch, size["width"] // patch)
 
     def preprocess(self, request: FeatureRequest) -> Item:
-        pixels = resize_and_normalize(
-            request.image,
+        return Item(request.normalize)
+
+    def prepare(self, image: NDArray[np.uint8]) -> Tensor:
+        """(3, h, w) as the network wants it."""
+        return resize_and_normalize(
+            image,
             self._size,
             mean=self._processor.image_mean,
             std=self._processor.image_std,
             resample=self._processor.resample,
         )
-        return Item(pixels, request.normalize)
 
-    def forward(self, items: Sequence[Item]) -> list[Features]:
+    def encode(self, images: Sequence[Tensor]) -> list[Features]:
         with torch.inference_mode():
-            outputs = self.network(self.to_device([item.pixels for item in items], getattr(torch, self.dtype)))
+            outputs = self.network(self.to_device(images, getattr(torch, self.dtype)))
             tokens = outputs.last_hidden_state.float().cpu().numpy()
             pooled = outputs.pooler_output.float().cpu().numpy()
-        return [Features(*both) for both in zip(tokens, pooled, strict=True)]
+        return [Features(one.copy(), other.copy()) for one, other in zip(tokens, pooled, strict=True)]
+
+    def attach(self, item: Item, encoding: Features) -> Item:
+        return replace(item, features=encoding)
+
+    def forward(self, items: Sequence[Item]) -> list[Features]:
+        return [item.features for item in items if item.features is not None]
 
     def postprocess(self, raw: Features, item: Item) -> FeatureResult:
         tokens, pooled = raw.tokens, raw.pooled

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -24,7 +24,7 @@ from transformers.models.sam3.modeling_sam3 import Sam3SinePositionEmbedding, Sa
 from vision_model_repo.errors import InvalidInput
 from vision_model_repo.formats.logits import upsample_mask
 from vision_model_repo.formats.masks import RunLengths, resolve_overlaps
-from vision_model_repo.models.base import Checkpoint
+from vision_model_repo.models.base import Checkpoint, EncoderModel
 from vision_model_repo.models.sam3_prompts import EncodedPrompt, PromptEncoder
 from vision_model_repo.models.torch_model import (
     TorchModel,
@@ -46,15 +46,15 @@ TEXTS_REMEMBERED = 512
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One image, (3, H, W) as the network wants it, with its original size, its prompts and what was asked of them."""
+    """Prompts about one image, its size in pixels, and its encoding: the last hidden state (T, D) of the ViT."""
 
-    pixels: Tensor
     height: int
     width: int
     prompts: tuple[EncodedPrompt, ...]
     threshold: float
     mask_threshold: float
     overlap_weights: tuple[float, ...] | None
+    encoding: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,10 @@ class Found:
     presence: float
 
 
-class Sam3(TorchModel[SegmentationRequest, Item, list[Found], SegmentationResult]):
+class Sam3(
+    TorchModel[SegmentationRequest, Item, list[Found], SegmentationResult],
+    EncoderModel[SegmentationRequest, Item, list[Found], SegmentationResult, Tensor, Tensor],
+):
     """SAM 3 on one device.
 
     A score is the query's own times the prompt's presence, as in the paper.
@@ -78,6 +81,7 @@ class Sam3(TorchModel[SegmentationRequest, Item, list[Found], SegmentationResult
         self._prompts = PromptEncoder(
             processor.tokenizer, max_tokens=int(self.network.config.text_config.max_position_embeddings)
         )
+        self._patch_size = int(self.network.config.vision_config.backbone_config.patch_size)
         self._texts: OrderedDict[str, Tensor] = OrderedDict()
 
     def preprocess(self, request: SegmentationRequest) -> Item:
@@ -90,15 +94,7 @@ class Sam3(TorchModel[SegmentationRequest, Item, list[Found], SegmentationResult
                 "Give one weight for each prompt."
             )
         height, width = request.image.shape[:2]
-        size = self._images.size
         return Item(
-            pixels=resize_and_normalize(
-                request.image,
-                (size["height"], size["width"]),
-                mean=self._images.image_mean,
-                std=self._images.image_std,
-                resample=self._images.resample,
-            ),
             height=height,
             width=width,
             prompts=tuple(
@@ -110,23 +106,54 @@ class Sam3(TorchModel[SegmentationRequest, Item, list[Found], SegmentationResult
             overlap_weights=request.overlap_weights,
         )
 
+    def prepare(self, image: NDArray[np.uint8]) -> Tensor:
+        """(3, H, W) as the network wants it."""
+        size = self._images.size
+        return resize_and_normalize(
+            image,
+            (size["height"], size["width"]),
+            mean=self._images.image_mean,
+            std=self._images.image_std,
+            resample=self._images.resample,
+        )
+
+    def encode(self, images: Sequence[Tensor]) -> list[Tensor]:
+        """What the ViT sees, by far most of the work; the pyramid above it is several times larger, and cheap."""
+        with torch.inference_mode():
+            states = self.network.vision_encoder.backbone(self._to_network(images)).last_hidden_state
+            return [state.clone() for state in states]
+
+    def attach(self, item: Item, encoding: Tensor) -> Item:
+        return replace(item, encoding=encoding)
+
     def forward(self, items: Sequence[Item]) -> list[list[Found]]:
-        asked = [(image, prompt) for image, item in enumerate(items) for prompt in item.prompts]
+        asked = [(index, prompt) for index, item in enumerate(items) for prompt in item.prompts]
         found: dict[int, Found] = {}
         with torch.inference_mode():
-            vision = self.network.get_vision_features(self._to_network([item.pixels for item in items]))
+            vision, rows = self._pyramid([item.encoding for item in items])
             texts = self._text_features([prompt for _, prompt in asked])
             for chunk in _chunks([len(prompt.boxes) for _, prompt in asked]):
-                images = [asked[index][0] for index in chunk]
+                owners = [asked[index][0] for index in chunk]
                 answers = self._decode(
-                    _select(vision, images),
+                    _select(vision, [rows[owner] for owner in owners]),
                     torch.stack([texts[asked[index][1].text] for index in chunk]),
                     [asked[index][1] for index in chunk],
-                    [items[image].threshold for image in images],
+                    [items[owner].threshold for owner in owners],
                 )
                 found.update(zip(chunk, answers, strict=True))
         answers = iter([found[index] for index in range(len(asked))])
         return [[next(answers) for _ in item.prompts] for item in items]
+
+    def _pyramid(self, encodings: Sequence[Tensor | None]) -> tuple[Sam3VisionEncoderOutput, list[int]]:
+        """The feature pyramid of every image that is asked about, once, and the row of each question's image."""
+        different = {id(encoding): encoding for encoding in encodings if encoding is not None}
+        rows = list(different)
+        states = torch.stack([encoding.to(self.device) for encoding in different.values()])
+        # As Sam3VisionModel goes on from its backbone.
+        grid = self._images.size["height"] // self._patch_size, self._images.size["width"] // self._patch_size
+        levels, positions = self.network.vision_encoder.neck(states.transpose(1, 2).unflatten(2, grid))
+        vision = Sam3VisionEncoderOutput(fpn_hidden_states=levels, fpn_position_encoding=positions)
+        return vision, [rows.index(id(encoding)) for encoding in encodings]
 
     def postprocess(self, raw: list[Found], item: Item) -> SegmentationResult:
         masks = [

@@ -1,0 +1,86 @@
+"""What the engine counts and times, for Prometheus.
+
+Counters and histograms are told as things happen; gauges are read from the engine's parts when someone asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from vision_model_repo.engine.timings import Timings
+
+SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+SIZES = (1, 2, 4, 8, 16, 32, 64)
+
+Readings = Mapping[tuple[str, ...], float]
+"""Values of one gauge by the values of its labels."""
+
+
+class Metrics:
+    """The engine's metrics, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._stages = Histogram(
+            "vision_stage_seconds",
+            "Time of one image in each stage of its request.",
+            ("model_type", "stage"),
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self._batches = Histogram(
+            "vision_batch_size",
+            "Requests that shared one pass over the device.",
+            ("model_type", "step"),
+            buckets=SIZES,
+            registry=self.registry,
+        )
+        self._encodings = Counter(
+            "vision_encodings",
+            "Images that met the encoder, by whether their encoding was at hand.",
+            ("model_type", "cache"),
+            registry=self.registry,
+        )
+        self._failures = Counter(
+            "vision_failures",
+            "Images whose request failed, by error.",
+            ("model_type", "error"),
+            registry=self.registry,
+        )
+
+    def answered(self, model_type: str, timings: Timings) -> None:
+        """Counts one image's answer."""
+        for stage in ("prepare", "queue", "encode", "prompt", "post"):
+            self._stages.labels(model_type, stage).observe(getattr(timings, stage))
+        if timings.cached is not None:
+            self._encodings.labels(model_type, "hit" if timings.cached else "miss").inc()
+
+    def failed(self, model_type: str, error: BaseException) -> None:
+        """Counts one image that got no answer."""
+        self._failures.labels(model_type, type(error).__name__).inc()
+
+    def batched(self, model_type: str, step: str, size: int) -> None:
+        """Counts one pass over the device."""
+        self._batches.labels(model_type, step).observe(size)
+
+    def gauge(self, name: str, documentation: str, labels: tuple[str, ...], read: Callable[[], Readings]) -> None:
+        """Adds a gauge that is read whenever the metrics are."""
+        self.registry.register(_Gauge(name, documentation, labels, read))
+
+
+class _Gauge(Collector):
+    def __init__(self, name: str, documentation: str, labels: tuple[str, ...], read: Callable[[], Readings]) -> None:
+        self._name, self._documentation, self._labels, self._read = name, documentation, labels, read
+
+    def describe(self) -> Iterable[Metric]:
+        return [GaugeMetricFamily(self._name, self._documentation, labels=self._labels)]
+
+    def collect(self) -> Iterable[Metric]:
+        family = GaugeMetricFamily(self._name, self._documentation, labels=self._labels)
+        for labels, value in self._read().items():
+            family.add_metric(labels, value)
+        return [family]

@@ -93,6 +93,8 @@ class _Shelf:
     def put(self, key: Key, encoding: Encoding) -> list[tuple[Key, Encoding]]:
         """Keeps an encoding and answers what had to leave for it; itself, where it is too large."""
         self._remove(key)
+        if encoding.nbytes > self.limit:
+            return [(key, encoding)]
         self._kept[key] = encoding
         self.held += encoding.nbytes
         fallen: list[tuple[Key, Encoding]] = []

@@ -127,7 +127,7 @@ class Runner:
             await asyncio.wrap_future(landed)
         finally:
             flight.passengers -= 1
-            if not flight.passengers and not flight.encoded.done():
+            if not flight.passengers and not flight.encoded.done() and flight.task is not None:
                 flight.task.cancel()
                 self._land(key, flight)
         if timings.cached:

@@ -43,7 +43,9 @@ class Encoding(Protocol):
 class HostArrays:
     """An encoding in host memory: base of dataclasses of numpy arrays."""
 
-    device: ClassVar[str] = "cpu"
+    @property
+    def device(self) -> str:
+        return "cpu"
 
     @property
     def nbytes(self) -> int:

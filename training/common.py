@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -121,7 +121,7 @@ def initialise(model: nn.Module) -> None:
 
 
 @torch.no_grad()
-def whiten(projection: nn.Conv2d, pixels: Tensor) -> None:
+def whiten(projection: nn.Conv2d, pixels: Tensor) -> Tensor:
     """Lets a patch projection start from the principal components of patches, each brought to about unit variance.
 
     Random filters see colour before all else, since most of a patch's energy is its mean, and shapes are then learnt
@@ -130,13 +130,16 @@ def whiten(projection: nn.Conv2d, pixels: Tensor) -> None:
     Args:
         projection: from pixels to tokens, with as many channels at most as a patch has values.
         pixels: (B, 3, H, W), some pictures as the model will see them.
+
+    Returns:
+        (C,) what to add to every token, so that their mean is zero.
     """
     patches = F.unfold(pixels, projection.kernel_size, stride=projection.stride).transpose(1, 2).flatten(0, 1)
     mean = patches.mean(0)
     variances, components = torch.linalg.eigh((patches - mean).T.cov())
     strongest = components[:, -projection.out_channels :] / (variances[-projection.out_channels :] + 0.02).sqrt()
     projection.weight.copy_(strongest.T.reshape(projection.weight.shape))
-    cast(nn.Parameter, projection.bias).copy_(-(mean @ strongest))
+    return -(mean @ strongest)
 
 
 Scene = tuple[NDArray[np.uint8], NDArray[np.int8], NDArray[np.float32], list[str]]

@@ -180,7 +180,8 @@ def main() -> None:
     rng = np.random.default_rng(arguments.seed)
 
     cache, processor, learner = SceneCache(), build_processor(), Learner()
-    whiten(learner.backbone.embeddings.patch_embeddings, batch(cache, rng, 64, 1, IMAGE_SIZE)[0])
+    projection = learner.backbone.embeddings.patch_embeddings
+    cast(nn.Parameter, projection.bias).data = whiten(projection, batch(cache, rng, 64, 1, IMAGE_SIZE)[0])
     run = Run("dinov3", learner, torch.optim.AdamW(learner.parameters(), weight_decay=0.02), arguments.minutes)
     if arguments.resume:
         run.resume()

@@ -22,7 +22,7 @@ from torch import nn
 from tqdm import tqdm
 from transformers import Sam3Model, Sam3Processor
 
-from training.common import CHECKPOINTS, RUNS, Clock, Run, cosine, report, step
+from training.common import CHECKPOINTS, RUNS, Clock, Run, cosine, report, step, whiten
 from training.data import SceneCache, held_out
 from training.sam3_data import Sampler
 from training.sam3_loss import DenseHead, detection_losses
@@ -38,6 +38,7 @@ from training.sam3_model import (
 )
 from vision_model_repo.demo.scenes import COLORS, SHAPES, View, phrases
 
+POSITION_SCALE = 0.2
 PRETRAINED = RUNS / "sam3" / "pretrained.pt"
 
 
@@ -52,6 +53,10 @@ class Learner(nn.Module):
 def pretrain(model: Sam3Model, head: DenseHead, sampler: Sampler, minutes: float) -> None:
     """Dense naming of every cell, which teaches the vision encoder what words will refer to."""
     backbone = model.vision_encoder.backbone
+    embeddings = backbone.embeddings
+    offset = whiten(embeddings.patch_embeddings.projection, sampler.batch(64, 1).pixels)
+    # The projection has no bias of its own; positions, which are known from rotations too, begin small.
+    embeddings.position_embeddings.data.mul_(POSITION_SCALE).add_(offset)
     optimizer = torch.optim.AdamW([*backbone.parameters(), *head.parameters()], weight_decay=0.01)
     clock, smooth, steps = Clock(minutes), {}, tqdm(desc="pretrain", mininterval=10)
     while clock.progress < 1:

@@ -100,9 +100,14 @@ class Settings(BaseSettings):
     max_image_pixels: int = Field(
         64_000_000, ge=1, description="Most pixels of one image, checked before it is decoded."
     )
+    max_request_pixels: int = Field(
+        512_000_000, ge=1, description="Most pixels of all images of one request together, once decoded."
+    )
     max_prompts: int = Field(64, ge=1, description="Most prompts for one image.")
     max_prompt_characters: int = Field(500, ge=1, description="Longest prompt in characters.")
     max_boxes: int = Field(64, ge=1, description="Most exemplar boxes for one prompt.")
+    max_objects: int = Field(64, ge=1, description="Most objects meant by points or boxes in one image.")
+    max_points: int = Field(64, ge=1, description="Most points on one object.")
     max_dense_values: int = Field(
         50_000_000, ge=1, description="Most numbers written out as JSON lists in one answer; ask for a compact format."
     )

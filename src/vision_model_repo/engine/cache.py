@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
 from collections.abc import Hashable
 
 from vision_model_repo.engine.pixels import PixelThreads
+from vision_model_repo.engine.shelf import Shelf
 from vision_model_repo.models.base import Encoding
 
 logger = logging.getLogger(__name__)
@@ -29,8 +29,8 @@ class EncodingCache:
     """
 
     def __init__(self, device_bytes: int, host_bytes: int, pixels: PixelThreads) -> None:
-        self._device = _Shelf(device_bytes)
-        self._host = _Shelf(host_bytes)
+        self._device: Shelf[Key, Encoding] = Shelf(device_bytes)
+        self._host: Shelf[Key, Encoding] = Shelf(host_bytes)
         self._pixels = pixels
         self._moves: dict[asyncio.Task[None], Key] = {}
 
@@ -61,12 +61,14 @@ class EncodingCache:
         for move, (moving, _) in self._moves.items():
             if moving is owner:
                 move.cancel()
-        self._device.drop(owner)
-        self._host.drop(owner)
+        for shelf in (self._device, self._host):
+            for key in shelf:
+                if key[0] is owner:
+                    shelf.remove(key)
 
     def clear_device(self) -> None:
         """Empties the shelf on the devices at once, for a request that needs the memory."""
-        self._device = _Shelf(self._device.limit)
+        self._device = Shelf(self._device.max_bytes)
 
     async def _move(self, key: Key, encoding: Encoding) -> None:
         try:
@@ -75,42 +77,6 @@ class EncodingCache:
             logger.exception("An encoding could not be copied to the host, and is forgotten")
         else:
             self._host.put(key, copy)
-
-
-class _Shelf:
-    """A bounded number of bytes, the least recently used first in line to leave."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.held = 0
-        self._kept: OrderedDict[Key, Encoding] = OrderedDict()
-
-    def get(self, key: Key) -> Encoding | None:
-        if key in self._kept:
-            self._kept.move_to_end(key)
-        return self._kept.get(key)
-
-    def put(self, key: Key, encoding: Encoding) -> list[tuple[Key, Encoding]]:
-        """Keeps an encoding and answers what had to leave for it; itself, where it is too large."""
-        self._remove(key)
-        if encoding.nbytes > self.limit:
-            return [(key, encoding)]
-        self._kept[key] = encoding
-        self.held += encoding.nbytes
-        fallen: list[tuple[Key, Encoding]] = []
-        while self.held > self.limit:
-            oldest = next(iter(self._kept))
-            fallen.append((oldest, self._kept[oldest]))
-            self._remove(oldest)
-        return fallen
-
-    def drop(self, owner: Hashable) -> None:
-        for key in [key for key in self._kept if key[0] is owner]:
-            self._remove(key)
-
-    def _remove(self, key: Key) -> None:
-        if (encoding := self._kept.pop(key, None)) is not None:
-            self.held -= encoding.nbytes
 
 
 def _on_host(encoding: Encoding) -> bool:

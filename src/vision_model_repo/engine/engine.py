@@ -6,6 +6,7 @@ import logging
 import os
 
 from vision_model_repo.engine.admission import Admission
+from vision_model_repo.engine.images import ImageStore, MaskStore
 from vision_model_repo.engine.jobs import JobQueue
 from vision_model_repo.engine.manager import MEGABYTE, ModelManager
 from vision_model_repo.engine.metrics import Metrics
@@ -40,6 +41,12 @@ class Engine:
             max_bytes=settings.max_url_mb * MEGABYTE,
             max_connections=settings.max_images,
         )
+        self.images = ImageStore(
+            max_bytes=settings.image_store_mb * MEGABYTE,
+            max_images=settings.max_stored_images,
+            ttl_seconds=settings.image_ttl_seconds,
+        )
+        self.masks = MaskStore(max_bytes=settings.click_memory_mb * MEGABYTE, ttl_seconds=settings.image_ttl_seconds)
         self.jobs = JobQueue(
             max_concurrent_jobs=settings.max_concurrent_jobs,
             max_queued_jobs=settings.max_queued_jobs,
@@ -92,6 +99,12 @@ class Engine:
             "Encodings of recent images in memory.",
             ("place",),
             lambda: {(place,): held for place, held in self.manager.cache.bytes_held.items()},
+        )
+        gauge(
+            "vision_store_bytes",
+            "What callers have left to refer to by id.",
+            ("kind",),
+            lambda: {("images",): self.images.bytes_held, ("masks",): self.masks.bytes_held},
         )
         gauge(
             "vision_jobs",

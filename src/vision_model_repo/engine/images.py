@@ -5,90 +5,19 @@ All state belongs to the event loop.
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
 from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vision_model_repo.engine.shelf import Shelf
 from vision_model_repo.errors import NotFound, TooLarge
 
 MEGABYTE = 2**20
 
 Logits = NDArray[np.float32]
-
-
-class Sized(Protocol):
-    """Anything that knows its size in bytes."""
-
-    @property
-    def nbytes(self) -> int: ...
-
-
-Thing = TypeVar("Thing", bound=Sized)
-
-
-class _Shelf(Generic[Thing]):
-    """Things by name, bounded by bytes, number and time; the one that nobody has asked for longest goes first.
-
-    Every look renews a thing's time, so that the order of use is also the order of expiry.
-    """
-
-    def __init__(self, max_bytes: int, max_count: int | None, ttl_seconds: float) -> None:
-        self.max_bytes = max_bytes
-        self.held = 0
-        self._max_count = max_count
-        self._ttl_seconds = ttl_seconds
-        self._kept: OrderedDict[str, tuple[Thing, float]] = OrderedDict()
-        self._timer: asyncio.TimerHandle | None = None
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    def put(self, name: str, thing: Thing) -> None:
-        """Keeps a thing that is no larger than the shelf, in place of one of the same name."""
-        self.remove(name)
-        self._kept[name] = thing, time.monotonic() + self._ttl_seconds
-        self.held += thing.nbytes
-        while self.held > self.max_bytes or (self._max_count and len(self) > self._max_count):
-            self.remove(next(iter(self._kept)))
-        self._watch()
-
-    def get(self, name: str) -> Thing | None:
-        self._forget_expired()
-        if name not in self._kept:
-            return None
-        thing, _ = self._kept.pop(name)
-        self._kept[name] = thing, time.monotonic() + self._ttl_seconds
-        return thing
-
-    def remove(self, name: str) -> bool:
-        """Whether there was such a thing."""
-        if name not in self._kept:
-            return False
-        thing, _ = self._kept.pop(name)
-        self.held -= thing.nbytes
-        return True
-
-    def _forget_expired(self) -> None:
-        now = time.monotonic()
-        while self._kept and (oldest := next(iter(self._kept))) and self._kept[oldest][1] <= now:
-            self.remove(oldest)
-
-    def _watch(self) -> None:
-        """Sees to it that memory is given back in time, even if nobody asks for anything any more."""
-        if self._timer is None and self._kept:
-            _, expiry = next(iter(self._kept.values()))
-            self._timer = asyncio.get_running_loop().call_later(expiry - time.monotonic(), self._wake)
-
-    def _wake(self) -> None:
-        self._timer = None
-        self._forget_expired()
-        self._watch()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +54,7 @@ class ImageStore:
     """
 
     def __init__(self, *, max_bytes: int, max_images: int, ttl_seconds: float) -> None:
-        self._shelf: _Shelf[StoredImage] = _Shelf(max_bytes, max_images, ttl_seconds)
+        self._shelf: Shelf[str, StoredImage] = Shelf(max_bytes, max_count=max_images, ttl_seconds=ttl_seconds)
         self._ttl_seconds = ttl_seconds
 
     def __len__(self) -> int:
@@ -181,7 +110,7 @@ class MaskStore:
     """
 
     def __init__(self, *, max_bytes: int, ttl_seconds: float) -> None:
-        self._shelf: _Shelf[Logits] = _Shelf(max_bytes, None, ttl_seconds)
+        self._shelf: Shelf[str, Logits] = Shelf(max_bytes, ttl_seconds=ttl_seconds)
 
     @property
     def bytes_held(self) -> int:

@@ -62,7 +62,8 @@ def step(optimizer: torch.optim.Optimizer, loss: Tensor, rate: float) -> None:
 def follow(average: nn.Module, model: nn.Module, steps: int) -> None:
     """Moves the average a little towards the model; in the first steps more than a little."""
     decay = min(0.998, (1 + steps) / (10 + steps))
-    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
+    for slow, fast in zip(average.parameters(), model.parameters(), strict=True):
+        slow.lerp_(fast, 1 - decay)
 
 
 def report(steps: tqdm[Any], smooth: dict[str, float], values: dict[str, float]) -> None:

@@ -76,7 +76,7 @@ class Learner(nn.Module):
         self.shapes = nn.Parameter(torch.randn(len(SHAPES), WIDTH))
         self.patch_colors = nn.Parameter(torch.randn(len(COLORS) + 1, WIDTH))
         self.patch_shapes = nn.Parameter(torch.randn(len(SHAPES), WIDTH))
-        self.register_buffer("patch_weights", torch.tensor([1.0] * len(COLORS) + [0.1]), persistent=False)
+        self.patch_weights = torch.tensor([1.0] * len(COLORS) + [0.1])
 
     def losses(self, crops: Tensor, kinds: Tensor, scenes: Tensor, grids: Tensor) -> tuple[dict[str, Tensor], float]:
         """Grids say what each patch shows, of the crops and then of the scenes, which come in pairs of views."""

@@ -173,7 +173,9 @@ def main() -> None:
     torch.set_num_threads(1)
 
     processor = build_processor()
-    model = build_model(processor.tokenizer).to(memory_format=torch.channels_last)
+    model = build_model(processor.tokenizer)
+    # Not `model.to`, which transformers wraps beyond the reach of type checkers.
+    nn.Module.to(model, memory_format=torch.channels_last)
     head = DenseHead(BACKBONE_WIDTH, MASK_SIZE * PATCH_SIZE // IMAGE_SIZE, len(COLORS), len(SHAPES))
     learner = Learner(model, head)
     sampler = Sampler(SceneCache(), processor.tokenizer, arguments.seed)

@@ -148,6 +148,7 @@ class Sampler:
         """A phrase of the world, mostly one that nearly fits: right colour and wrong shape, or the other way."""
         rng = self._rng
         color, shape = names[rng.integers(len(names))].split()
+        text = ""
         for _ in range(8):
             other_color, other_shape = rng.choice(list(COLORS)), rng.choice(SHAPES)
             text = [

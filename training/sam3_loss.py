@@ -80,7 +80,7 @@ def _alignment_losses(prediction: Prediction, batch: Batch) -> dict[str, Tensor]
     another.
     """
     logits = 10 * prediction.alignment - 5
-    size = logits.shape[-2:]
+    size = (logits.shape[-2], logits.shape[-1])
     union = torch.stack(
         [
             F.adaptive_avg_pool2d(batch.masks[image][targets].sum(0, keepdim=True).clamp(max=1), size)[0]

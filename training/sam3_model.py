@@ -4,6 +4,7 @@ gives what the intermediate decoder layers predict."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from tokenizers.pre_tokenizers import ByteLevel
@@ -45,7 +46,8 @@ def build_tokenizer() -> CLIPTokenizer:
     tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
     tokens += ["".join(pair) for pair in merges]
     vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_TOKENS)
+    # Pairs are what is wanted, whatever the annotation says.
+    return CLIPTokenizer(vocab=vocabulary, merges=cast(Any, merges), model_max_length=MAX_TOKENS)
 
 
 def _split(pieces: list[str], merges: list[tuple[str, str]]) -> list[str]:
@@ -103,12 +105,15 @@ def build_model(tokenizer: CLIPTokenizer) -> Sam3Model:
 
 
 @torch.no_grad()
-def spread(model: Sam3Model) -> None:
+def spread(model: Any) -> None:
     """Beyond Xavier: what keeps queries from seeing all the same, and lets words find what they name.
 
     Queries start all over the picture, and each looks at its own box: the position bias begins as a penalty on what
     lies outside of it. Where pixels or queries attend to words, both sides are projected alike, so that what is
     similar attends to each other from the first step on.
+
+    Args:
+        model: a Sam3Model, of whose submodules type checkers know nothing.
     """
     nn.init.normal_(model.vision_encoder.backbone.embeddings.position_embeddings, std=0.2)
     nn.init.normal_(model.text_encoder.text_model.embeddings.position_embedding.weight, std=0.3)
@@ -129,8 +134,8 @@ def spread(model: Sam3Model) -> None:
 
 
 @torch.no_grad()
-def calibrate(model: Sam3Model, pixels: Tensor) -> None:
-    """Gives the feature pyramid zero mean and unit variance in every channel.
+def calibrate(model: Any, pixels: Tensor) -> None:
+    """Gives the feature pyramid of a Sam3Model zero mean and unit variance in every channel.
 
     A pretrained backbone's features are dozens of times larger than what the freshly initialised text encoder and
     queries add to them; left so, words stay unheard and all queries see the same.
@@ -185,7 +190,8 @@ def predict(
     """
     features = [level[image_index] for level in vision.fpn_hidden_states[:-1]]
     positions = [level[:1].expand(len(image_index), -1, -1, -1) for level in vision.fpn_position_encoding[:-1]]
-    text = model.get_text_features(input_ids=input_ids, attention_mask=attention_mask).pooler_output
+    # The annotation leaves open whether this is a tuple.
+    text: Tensor = cast(Any, model).get_text_features(input_ids=input_ids, attention_mask=attention_mask).pooler_output
     mask = attention_mask.bool()
     word = (text * attention_mask[..., None]).sum(1) / attention_mask.sum(1, keepdim=True)
     alignment = F.cosine_similarity(features[-1], word[:, :, None, None], dim=1)
@@ -209,7 +215,7 @@ def predict(
         text_mask=mask,
         spatial_shapes=encoded.spatial_shapes,
     )
-    hidden = decoded.intermediate_hidden_states
+    hidden = cast(Tensor, decoded.intermediate_hidden_states)
     offsets = model.detr_decoder.box_head(hidden)
     if drawn is None:
         drawn = torch.arange(len(image_index))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,8 @@ from vision_model_repo.tasks.depth import DepthRequest
 from vision_model_repo.tasks.detection import DetectionRequest, DetectionResult
 from vision_model_repo.tasks.features import FeatureRequest
 from vision_model_repo.tasks.segmentation import SegmentationPrompt, SegmentationRequest, SegmentationResult
+
+Pixel = TypeVar("Pixel", bound=np.generic)
 
 MATCH = 0.5
 """Least overlap (intersection over union) at which an answer counts as the object."""
@@ -165,7 +168,7 @@ def object_crops(view: View, margin: float = CROP_MARGIN) -> list[NDArray[np.uin
     return [crop_square(view.image, box, margin) for box in view.boxes]
 
 
-def crop_square(image: NDArray[np.uint8], box: NDArray[np.floating], margin: float) -> NDArray[np.uint8]:
+def crop_square(image: NDArray[Pixel], box: NDArray[np.floating], margin: float) -> NDArray[Pixel]:
     x0, y0, x1, y1 = box
     half = margin * max(x1 - x0, y1 - y0) / 2
     x, y = (x0 + x1) / 2, (y0 + y1) / 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,8 +16,10 @@ from vision_model_repo.settings import Settings
 FIRST_SEED = 11_000_000
 """Scenes from here on are in no training set."""
 SIZE = 224
-CROWD = 6
+CROWD = 4
 """Times as many scenes for features: an object's nearest neighbour is its like only if there is one."""
+THREADS = 1
+"""Threads of a forward pass unless settings say otherwise: networks this small only wait for one another on more."""
 
 # What a sound installation reaches on a dozen scenes; the model cards have the figures on five hundred.
 AT_LEAST: dict[Task, dict[str, float]] = {
@@ -57,14 +60,21 @@ class Outcome:
         return ", ".join([*least, *(f"{name} <= {bound}" for name, bound in AT_MOST[self.task].items())])
 
 
-def check_all(settings: Settings, scenes: int) -> Iterator[Outcome]:
-    """Scores every embedded checkpoint on the device and in the dtype that settings choose."""
+def check_all(settings: Settings, scenes: int, catalog: Catalog | None = None) -> Iterator[Outcome]:
+    """Scores every embedded checkpoint on the device and in the dtype that settings choose.
+
+    Args:
+        scenes: how many to ask about; for features a few times as many.
+        catalog: model families to check; those installed if None.
+    """
+    # Read by torch when it is imported, which the first checkpoint causes.
+    os.environ["OMP_NUM_THREADS"] = str(settings.torch_threads or THREADS)
+    views = [render(sample_scene(FIRST_SEED + index), SIZE) for index in range(CROWD * scenes)]
     device = resolve_device(settings.device)
     dtype = resolve_dtype(settings.dtype, device)
-    for spec in Catalog.installed().values():
+    for spec in (catalog or Catalog.installed()).values():
         if spec.demo is not None:
-            count = scenes * (CROWD if spec.task == "features" else 1)
-            views = (render(sample_scene(FIRST_SEED + index), SIZE) for index in range(count))
             model = spec.loader()(Hub().resolve(spec.demo), device=device, dtype=dtype)
-            yield Outcome(spec.demo, spec.task, evaluate(spec.task, model, views))
+            asked = views if spec.task == "features" else views[:scenes]
+            yield Outcome(spec.demo, spec.task, evaluate(spec.task, model, asked))
             model.unload()

@@ -92,7 +92,7 @@ async def test_health_and_documentation_are_open(serve: Serve) -> None:
     async with serve(api_keys=("one",)) as client:
         for path in ("/", "/health", "/docs", "/redoc", "/openapi.json"):
             assert (await client.get(path)).status_code == 200
-        for path in ("/jobs", "/models/status", "/health/x", "/docs/../jobs"):
+        for path in ("/jobs", "/models/status", "/health/x", "/docs/../jobs", "/docs/files/../../jobs"):
             assert (await client.get(path)).status_code == 401
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -45,6 +46,16 @@ def test_the_guides_routes_are_all_there() -> None:
         assert "post" in paths[f"/inference/{model}"]
     assert {"/", "/health", "/models/status", "/models/load", "/models/unload", "/models/unload-all"} <= set(paths)
     assert {"/jobs", "/jobs/submit/{model_type}", "/jobs/{job_id}", "/jobs/{job_id}/events"} <= set(paths)
+
+
+@pytest.mark.parametrize("page", ["/docs", "/redoc"])
+async def test_the_documentation_needs_no_other_server(serve: Serve, page: str) -> None:
+    async with serve(api_keys=("k",)) as client:
+        text = (await client.get(page)).text
+        loaded = re.findall(r'(?:src|href)="([^"]+)"', text)
+        assert any(path.endswith(".js") for path in loaded) and not [path for path in loaded if "//" in path]
+        for path in loaded:
+            assert (await client.get(path)).status_code == 200
 
 
 async def test_any_origin_may_call_unless_settings_say_otherwise(serve: Serve) -> None:

@@ -28,6 +28,7 @@ from vision_model_repo.errors import Busy, RequestTimeout, TooLarge
 logger = logging.getLogger(__name__)
 
 OPEN_PATHS = frozenset({"/", "/health", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
+DOCUMENTATION_FILES = "/docs/files"
 WORK_PATHS = ("/inference/", "/jobs/submit/")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 CLIENT_CLOSED = 499
@@ -41,6 +42,12 @@ def is_work(scope: Scope) -> bool:
 def _path(scope: Scope) -> str:
     """The path as routes see it, without the prefix that a proxy in front may have added."""
     return scope["path"].removeprefix(scope.get("root_path", ""))
+
+
+def _is_open(scope: Scope) -> bool:
+    """Whether a request needs no key and counts for no limit: health, documentation and the files that it loads."""
+    path = _path(scope)
+    return path in OPEN_PATHS or path.startswith(f"{DOCUMENTATION_FILES}/")
 
 
 class RequestLog:
@@ -110,7 +117,7 @@ class ApiKeys:
         self._digests = [_digest(key) for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and _path(scope) not in OPEN_PATHS:
+        if scope["type"] == "http" and not _is_open(scope):
             given = _digest(_credential(Headers(scope=scope)))
             # No early end: which key matched must not show in the time.
             if not sum(hmac.compare_digest(given, known) for known in self._digests):
@@ -143,7 +150,7 @@ class RateLimit:
         self._buckets: OrderedDict[object, tuple[float, float]] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and _path(scope) not in OPEN_PATHS:
+        if scope["type"] == "http" and not _is_open(scope):
             caller = scope.get("state", {}).get("caller") or (scope.get("client") or ("",))[0]
             if wait := self._take(caller):
                 raise TooManyRequests(f"Too many requests. Try again in {wait} s.", retry_after=wait)

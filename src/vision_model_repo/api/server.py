@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
@@ -46,7 +47,9 @@ def create_app(settings: Settings | None = None, *, catalog: Catalog | None = No
         finally:
             await engine.close()
 
-    app = FastAPI(
+    # FastAPI's own pages load their scripts from the internet, which a server need not reach.
+    app = FastAPIOffline(
+        static_url=middleware.DOCUMENTATION_FILES,
         title="Vision Models API",
         version=__version__,
         description=DESCRIPTION,

@@ -19,7 +19,13 @@ from vision_model_repo.models.base import Checkpoint, Model
 from vision_model_repo.models.catalog import Catalog, ModelSpec
 from vision_model_repo.tasks.depth import DepthRequest, DepthResult
 from vision_model_repo.tasks.features import FeatureRequest, FeatureResult
-from vision_model_repo.tasks.segmentation import Instances, SegmentationRequest, SegmentationResult
+from vision_model_repo.tasks.segmentation import (
+    Instances,
+    ObjectMasks,
+    ObjectPrompt,
+    SegmentationRequest,
+    SegmentationResult,
+)
 
 GATE = threading.Event()
 """Cleared, it stops the device inside a detector's forward pass."""
@@ -60,10 +66,30 @@ class Detector(dummy.DummyDetector):
 
 
 class Segmenter(StandIn):
-    """A phrase finds the left half of the image; "nothing" finds nothing; every box to take is an instance."""
+    """A phrase finds the left half of the image; "nothing" finds nothing; every box to take is an instance.
+
+    An object is its box or, around its first point, four by four pixels; where several readings are wanted, the whole
+    image and the left half follow. The logits count the clicks about the object so far.
+    """
 
     def postprocess(self, raw: SegmentationRequest, item: SegmentationRequest) -> SegmentationResult:
-        return SegmentationResult(tuple(self._find(item, index) for index in range(len(item.prompts))))
+        prompts = tuple(self._find(item, index) for index in range(len(item.prompts)))
+        return SegmentationResult(prompts, tuple(self._outline(item, prompt) for prompt in item.objects))
+
+    def _outline(self, request: SegmentationRequest, prompt: ObjectPrompt) -> ObjectMasks:
+        height, width = request.image.shape[:2]
+        x, y = prompt.points[0] if prompt.points else (0.0, 0.0)
+        boxes = [prompt.box or (x - 2, y - 2, x + 2, y + 2)]
+        single = len(prompt.points) == 1 and prompt.box is None
+        if single if request.multimask is None else request.multimask:
+            boxes += [(0, 0, width, height), (0, 0, width // 2, height)]
+        clicks = 1 if prompt.logits is None else prompt.logits[0, 0] + 1
+        return ObjectMasks(
+            np.linspace(0.8, 0.6, len(boxes), dtype=np.float32),
+            np.array(boxes, np.float32),
+            tuple(rectangle(height, width, box) for box in boxes),
+            np.full((len(boxes), 2, 2), clicks, np.float32),
+        )
 
     def _find(self, request: SegmentationRequest, index: int) -> Instances:
         prompt = request.prompts[index]

@@ -71,3 +71,19 @@ def json_body(model: type[Body]) -> Callable[[Request], Awaitable[Body]]:
         return await read_json(request, model)
 
     return read
+
+
+def prefers(request: Request, media: str, *, over: str) -> bool:
+    """Whether the Accept header names a media type, and does not like another one better."""
+    qualities = dict(_quality(part) for part in request.headers.get("accept", "").split(","))
+    return qualities.get(media, 0.0) > 0 and qualities[media] >= qualities.get(over, 0.0)
+
+
+def _quality(part: str) -> tuple[str, float]:
+    """A media type of an Accept header, and how much it is liked, 0..1."""
+    media, *parameters = (piece.strip().lower() for piece in part.split(";"))
+    given = next((parameter[2:] for parameter in parameters if parameter.startswith("q=")), "1")
+    try:
+        return media, float(given)
+    except ValueError:
+        return media, 0.0

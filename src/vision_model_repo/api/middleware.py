@@ -29,13 +29,13 @@ logger = logging.getLogger(__name__)
 
 OPEN_PATHS = frozenset({"/", "/health", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
 DOCUMENTATION_FILES = "/docs/files"
-WORK_PATHS = ("/inference/", "/jobs/submit/")
+WORK_PATHS = ("/inference/", "/jobs/submit/", "/images")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 CLIENT_CLOSED = 499
 
 
 def is_work(scope: Scope) -> bool:
-    """Whether a request asks for inference, now or as a job."""
+    """Whether a request asks for inference, now or as a job, or brings an image to keep."""
     return scope["method"] == "POST" and _path(scope).startswith(WORK_PATHS)
 
 

@@ -10,6 +10,10 @@ from pydantic import BaseModel
 from vision_model_repo.api.errors import Problem, ValidationProblem
 
 REFERENCE = "#/components/schemas/{model}"
+FILE_HEADERS = {
+    "X-Model-ID": "Checkpoint that answered, percent-encoded.",
+    "Server-Timing": "Milliseconds in each stage, and whether the cache was hit for each image.",
+}
 SECURITY_SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -24,6 +28,17 @@ def request_body(model: type[BaseModel]) -> dict[str, Any]:
 def content(schemas: dict[str, Any]) -> dict[str, Any]:
     """`openapi_extra` of a route that reads a body by its media type."""
     return {"requestBody": {"required": True, "content": {media: {"schema": s} for media, s in schemas.items()}}}
+
+
+def binary(media: str) -> dict[str, Any]:
+    """A response of a route that may answer with a file, and says in headers what JSON would say beside the results."""
+    return {
+        "content": {media: {"schema": {"type": "string", "format": "binary"}}},
+        "headers": {
+            name: {"description": f"{description} Not with JSON.", "schema": {"type": "string"}}
+            for name, description in FILE_HEADERS.items()
+        },
+    }
 
 
 def schema_of(model: type[BaseModel]) -> dict[str, Any]:

@@ -6,8 +6,10 @@ goes out as it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from io import BytesIO
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
 import numpy as np
 import pybase64
@@ -55,3 +57,18 @@ def extend(document: bytes, **members: bytes) -> bytes:
     """A JSON object with more members, which must not be in it yet."""
     added = write_object(**members)
     return added if document == b"{}" else document[:-1] + b"," + added[1:]
+
+
+def write_npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Arrays by name as a file for `numpy.load`, which needs no pickle for them; masks are compressed.
+
+    Masks shrink a hundredfold. Features and depth would by a tenth, for a hundred times the time.
+    """
+    buffer = BytesIO()
+    with ZipFile(buffer, "w") as archive:
+        for name, array in arrays.items():
+            entry = ZipInfo(f"{name}.npy")
+            entry.compress_type = ZIP_DEFLATED if array.dtype == bool else ZIP_STORED
+            with archive.open(entry, "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
+    return buffer.getvalue()

@@ -109,7 +109,7 @@ async def test_a_list_of_images_that_makes_no_sense_is_refused(client: httpx.Asy
 
 async def test_many_small_files_that_unpack_to_gigabytes_are_refused(serve: Serve) -> None:
     large = b64(encoded(Image.new("L", (1000, 1000))))
-    async with serve(max_image_pixels=1_000_000) as client:
+    async with serve(max_request_pixels=8_000_000) as client:
         body = {"images": [large] * 8, "prompts": ["a"]}
         assert (await client.post(DETECT, json=body)).status_code == 200
         await refused(client, DETECT, {**body, "images": [large] * 20}, {413}, "images", "pixels")

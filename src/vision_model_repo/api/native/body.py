@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import Request
@@ -33,7 +34,7 @@ async def read_inference(request: Request, spec: ModelSpec, accepted: Sequence[s
     Raises:
         UnsupportedMediaType: the body has none of these types.
         RequestValidationError: it does not fit the schema of the model's task.
-        InvalidInput, TooLarge: it makes no sense, or passes a limit.
+        InvalidInput, TooLarge: it makes no sense, names a mask that is not kept, or passes a limit.
     """
     task, media = task_of(spec), media_type(request)
     if is_json(media) and JSON in accepted:
@@ -45,6 +46,7 @@ async def read_inference(request: Request, spec: ModelSpec, accepted: Sequence[s
         raise UnsupportedMediaType(f"Send the body as {' or '.join(accepted)}, and say so in Content-Type.")
     inference = Inference(engine_of(request), spec, options, sources)
     inference.check()
+    task.recall(options, inference.engine.masks)
     return inference
 
 
@@ -74,29 +76,37 @@ class _InMemoryParser(MultiPartParser):
     spool_max_size = 2**62
 
 
-async def _read_form(request: Request, model: type[Options]) -> tuple[Options, list[bytes]]:
-    limit = engine_of(request).settings.max_images
-    parser = _InMemoryParser(request.headers, request.stream(), max_files=limit)  # type: ignore[arg-type]
+@asynccontextmanager
+async def open_form(request: Request, *, max_files: int) -> AsyncIterator[FormData]:
+    """The fields of a form; its files are gone afterwards. Raises InvalidInput for one that cannot be read."""
+    parser = _InMemoryParser(request.headers, request.stream(), max_files=max_files)  # type: ignore[arg-type]
     try:
         form = await parser.parse()
     except MultiPartException as error:
         raise InvalidInput(f"The form cannot be read: {error.message}") from None
     try:
-        images = [await _read_file(index, file) for index, file in enumerate(form.getlist("images"))]
+        yield form
     finally:
         await form.close()
-    if not images:
-        raise InvalidInput("images is empty. Send one or more files as the form field images.")
+
+
+async def read_file(name: str, file: UploadFile | str) -> bytes:
+    """A file of a form. Raises InvalidInput for a field that is text."""
+    if isinstance(file, str):
+        raise InvalidInput(f"{name} is text. Send it as a file, as in curl -F {name.partition('[')[0]}=@picture.jpg.")
+    return await file.read()
+
+
+async def _read_form(request: Request, model: type[Options]) -> tuple[Options, list[bytes]]:
+    async with open_form(request, max_files=engine_of(request).settings.max_images) as form:
+        images = [await read_file(f"images[{index}]", file) for index, file in enumerate(form.getlist("images"))]
+        if not images:
+            raise InvalidInput("images is empty. Send one or more files as the form field images.")
+        fields = _fields(form, model.repeated)
     try:
-        return model.model_validate(_fields(form, model.repeated)), images
+        return model.model_validate(fields), images
     except ValidationError as error:
         raise invalid_body(error) from None
-
-
-async def _read_file(index: int, file: UploadFile | str) -> bytes:
-    if isinstance(file, str):
-        raise InvalidInput(f"images[{index}] is text. Send it as a file, as in curl -F images=@picture.jpg.")
-    return await file.read()
 
 
 def _fields(form: FormData, repeated: frozenset[str]) -> dict[str, Any]:

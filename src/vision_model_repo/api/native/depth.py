@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-from vision_model_repo.api.native.task import Answer, Images, NativeTask, Options
+from vision_model_repo.api.native.images import Picture
+from vision_model_repo.api.native.task import Answer, Arrays, Images, NativeTask, Options
 from vision_model_repo.api.wire import extend, write, write_base64, write_list, write_object
 from vision_model_repo.errors import InvalidInput
 from vision_model_repo.formats.depth import (
@@ -131,14 +132,11 @@ class NativeDepth(NativeTask[DepthOptions, DepthRequest, DepthResult, DepthPart]
                 "Use glb, ply, npz or png."
             )
 
-    def request(self, options: DepthOptions, index: int, image: NDArray[np.uint8]) -> DepthRequest:
-        return DepthRequest(image)
+    def request(self, options: DepthOptions, index: int, picture: Picture) -> DepthRequest:
+        return DepthRequest(picture.pixels, digest=picture.digest)
 
     def encode(self, options: DepthOptions, request: DepthRequest, result: DepthResult) -> DepthPart:
-        height, width = result.depth.shape
-        intrinsics = result.intrinsics
-        if intrinsics is None:
-            intrinsics = intrinsics_from_fov(width, height, ASSUMED_FIELD_OF_VIEW)
+        intrinsics = _intrinsics(result)
         png = encode_depth_png(result.depth)
         finite = result.depth[np.isfinite(result.depth)]
         low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
@@ -166,8 +164,30 @@ class NativeDepth(NativeTask[DepthOptions, DepthRequest, DepthResult, DepthPart]
             results=write_list(_write_image(options.export_format, part) for part in parts),
         )
 
+    def arrays(
+        self,
+        options: DepthOptions,
+        requests: Sequence[DepthRequest],
+        results: Sequence[DepthResult],
+        limits: Settings,
+    ) -> Arrays:
+        """`depth_0` is of image 0; `intrinsics` (N, 3, 3) and, where the model gives them, `extrinsics` of all."""
+        arrays: Arrays = {f"depth_{index}": result.depth for index, result in enumerate(results)}
+        arrays["intrinsics"] = np.stack([_intrinsics(result) for result in results])
+        extrinsics = [result.extrinsics for result in results if result.extrinsics is not None]
+        if extrinsics:
+            arrays["extrinsics"] = np.stack(extrinsics)
+        return {**arrays, "unit": np.array(results[0].unit)}
+
     def draw(self, request: DepthRequest, result: DepthResult) -> NDArray[np.uint8]:
         return draw_depth(_distance(result))
+
+
+def _intrinsics(result: DepthResult) -> NDArray[np.float32]:
+    if result.intrinsics is not None:
+        return result.intrinsics
+    height, width = result.depth.shape
+    return intrinsics_from_fov(width, height, ASSUMED_FIELD_OF_VIEW)
 
 
 def _distance(result: DepthResult) -> NDArray[np.float32]:

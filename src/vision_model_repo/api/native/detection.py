@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
+from vision_model_repo.api.native.images import Picture
 from vision_model_repo.api.native.prompts import PROMPT_EXAMPLES, PROMPTS, Prompts, check_prompts, prompts_of
-from vision_model_repo.api.native.task import Answer, Images, NativeTask, Options, Unit, rounded
+from vision_model_repo.api.native.task import Answer, Arrays, Images, NativeTask, Options, Unit, rounded
 from vision_model_repo.api.wire import write, write_list, write_object
 from vision_model_repo.errors import InvalidInput
 from vision_model_repo.formats.drawing import draw_boxes
@@ -71,9 +72,11 @@ class NativeDetection(NativeTask[DetectionOptions, DetectionRequest, DetectionRe
             if not prompts_of(options.prompts, index):
                 raise InvalidInput(f"prompts names nothing to look for in images[{index}].")
 
-    def request(self, options: DetectionOptions, index: int, image: NDArray[np.uint8]) -> DetectionRequest:
+    def request(self, options: DetectionOptions, index: int, picture: Picture) -> DetectionRequest:
         phrases = prompts_of(options.prompts, index)
-        return DetectionRequest(image, phrases, options.box_threshold, options.text_threshold)
+        return DetectionRequest(
+            picture.pixels, phrases, options.box_threshold, options.text_threshold, digest=picture.digest
+        )
 
     def encode(self, options: DetectionOptions, request: DetectionRequest, result: DetectionResult) -> bytes:
         boxes, scores, labels = rounded(result.boxes, 2), rounded(result.scores, 6), list(result.labels)
@@ -85,6 +88,20 @@ class NativeDetection(NativeTask[DetectionOptions, DetectionRequest, DetectionRe
 
     def join(self, options: DetectionOptions, parts: Sequence[bytes]) -> bytes:
         return write_object(results=write_list(parts))
+
+    def arrays(
+        self,
+        options: DetectionOptions,
+        requests: Sequence[DetectionRequest],
+        results: Sequence[DetectionResult],
+        limits: Settings,
+    ) -> Arrays:
+        """`boxes_0`, `scores_0` and `labels_0` are of image 0."""
+        arrays: Arrays = {}
+        for index, result in enumerate(results):
+            labels = np.array(result.labels, np.str_)
+            arrays |= {f"boxes_{index}": result.boxes, f"scores_{index}": result.scores, f"labels_{index}": labels}
+        return arrays
 
     def draw(self, request: DetectionRequest, result: DetectionResult) -> NDArray[np.uint8]:
         return draw_boxes(request.image, result.boxes, result.labels, result.scores.tolist())

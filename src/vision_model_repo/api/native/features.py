@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-from vision_model_repo.api.native.task import Answer, Images, NativeTask, Options, check_listed
+from vision_model_repo.api.native.images import Picture
+from vision_model_repo.api.native.task import Answer, Arrays, Images, NativeTask, Options, check_listed
 from vision_model_repo.api.wire import extend, write, write_array, write_base64, write_list, write_object
 from vision_model_repo.errors import InvalidInput
 from vision_model_repo.formats.drawing import draw_similarity
@@ -36,7 +37,7 @@ class FeatureOptions(Options):
         examples=["base64"],
     )
     dtype: Literal["float32", "float16"] = Field(
-        "float32", description="Number format of the base64 encoding.", examples=["float16"]
+        "float32", description="Number format of the base64 encoding and of an .npz file.", examples=["float16"]
     )
     normalize: bool = Field(False, description="Scale every feature vector to unit length.", examples=[True])
 
@@ -80,16 +81,11 @@ class NativeFeatures(NativeTask[FeatureOptions, FeatureRequest, FeatureResult, F
     def check(self, options: FeatureOptions, images: int, limits: Settings) -> None:
         """Nothing can be wrong that the schema does not see."""
 
-    def request(self, options: FeatureOptions, index: int, image: NDArray[np.uint8]) -> FeatureRequest:
-        return FeatureRequest(image, normalize=options.normalize)
+    def request(self, options: FeatureOptions, index: int, picture: Picture) -> FeatureRequest:
+        return FeatureRequest(picture.pixels, normalize=options.normalize, digest=picture.digest)
 
     def check_results(self, options: FeatureOptions, results: Sequence[FeatureResult], limits: Settings) -> None:
-        tokens = {len(result.last_hidden_state) for result in results}
-        if "last_hidden_state" in options.include and len(tokens) > 1:
-            raise InvalidInput(
-                f"The images give different numbers of tokens ({', '.join(map(str, sorted(tokens)))}), which make no "
-                "array. Send images of one size, one at a time, or ask for include pooler_output only."
-            )
+        _check_tokens(options, results)
         if options.encoding == "list":
             values = sum(getattr(result, name).size for result in results for name in set(options.include))
             check_listed(values, limits, "Ask for encoding base64 instead.")
@@ -99,10 +95,7 @@ class NativeFeatures(NativeTask[FeatureOptions, FeatureRequest, FeatureResult, F
 
     def join(self, options: FeatureOptions, parts: Sequence[FeatureResult]) -> bytes:
         first = parts[0]
-        features = {
-            name: _write_features([getattr(part, name) for part in parts], options)
-            for name in dict.fromkeys(options.include)
-        }
+        features = {name: _write_features(parts, name, options) for name in dict.fromkeys(options.include)}
         head = {
             "last_hidden_state_shape": [len(parts), *first.last_hidden_state.shape],
             "pooler_output_shape": [len(parts), *first.pooler_output.shape],
@@ -111,6 +104,18 @@ class NativeFeatures(NativeTask[FeatureOptions, FeatureRequest, FeatureResult, F
             "dtype": options.dtype,
         }
         return extend(write(head), features=write_object(**features))
+
+    def arrays(
+        self,
+        options: FeatureOptions,
+        requests: Sequence[FeatureRequest],
+        results: Sequence[FeatureResult],
+        limits: Settings,
+    ) -> Arrays:
+        """The included features as (images, ...) of the dtype that is asked for, and `patch_grid`."""
+        _check_tokens(options, results)
+        arrays: Arrays = {name: _stack(results, name, options) for name in dict.fromkeys(options.include)}
+        return {**arrays, "patch_grid": np.array(results[0].grid)}
 
     def draw(self, request: FeatureRequest, result: FeatureResult) -> NDArray[np.uint8]:
         """How alike every patch is to the one in the middle of the image, by the cosine of their features."""
@@ -121,7 +126,22 @@ class NativeFeatures(NativeTask[FeatureOptions, FeatureRequest, FeatureResult, F
         return draw_similarity(request.image, grid @ grid[rows // 2, columns // 2])
 
 
-def _write_features(arrays: Sequence[NDArray[np.float32]], options: FeatureOptions) -> bytes:
+def _check_tokens(options: FeatureOptions, results: Sequence[FeatureResult]) -> None:
+    tokens = {len(result.last_hidden_state) for result in results}
+    if "last_hidden_state" in options.include and len(tokens) > 1:
+        raise InvalidInput(
+            f"The images give different numbers of tokens ({', '.join(map(str, sorted(tokens)))}), which make no "
+            "array. Send images of one size, one at a time, or ask for include pooler_output only."
+        )
+
+
+def _write_features(results: Sequence[FeatureResult], name: FeatureName, options: FeatureOptions) -> bytes:
     if options.encoding == "list":
-        return write_list(write_array(array) for array in arrays)
-    return write_base64(np.stack(arrays).astype("<f4" if options.dtype == "float32" else "<f2"))
+        return write_list(write_array(getattr(result, name)) for result in results)
+    return write_base64(_stack(results, name, options))
+
+
+def _stack(results: Sequence[FeatureResult], name: FeatureName, options: FeatureOptions) -> NDArray[np.floating]:
+    """One of the features of all images, little-endian."""
+    stacked = np.stack([getattr(result, name) for result in results])
+    return stacked.astype("<f4" if options.dtype == "float32" else "<f2", copy=False)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Literal
 
@@ -16,9 +17,6 @@ from vision_model_repo.engine.engine import Engine
 from vision_model_repo.errors import InvalidInput, TooLarge, VisionError
 from vision_model_repo.formats.images import decode_base64, decode_image
 
-# How many images of the largest size one request may hold decoded: a few hundred kilobytes of PNG can unpack to
-# gigabytes, image by image within the limit.
-LARGEST_IMAGES_A_REQUEST = 8
 KIND = "An image is a base64 string, an http(s) URL, or an object with data and format."
 
 
@@ -27,8 +25,11 @@ class ImageSource(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    data: str = Field(description="Base64 or URL of the image.", examples=["https://example.com/image.jpg"])
-    format: Literal["base64", "url"] = Field("base64", description="What `data` is.", examples=["url"])
+    data: str = Field(
+        description="Base64 or URL of the image, or the image_id that `POST /images` gave it.",
+        examples=["https://example.com/image.jpg"],
+    )
+    format: Literal["base64", "url", "id"] = Field("base64", description="What `data` is.", examples=["url"])
 
 
 def _form(value: object) -> str | None:
@@ -47,25 +48,36 @@ Source = str | ImageSource | bytes
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An image as it came, encoded, and its pixels, (H, W, 3) uint8 RGB."""
+    """An image, decoded.
+
+    Attributes:
+        encoded: as it came.
+        pixels: (H, W, 3) uint8 RGB, for all to read and nobody to change.
+        digest: of the pixels, where it is known already.
+        seconds: that fetching and decoding took.
+    """
 
     encoded: bytes
     pixels: NDArray[np.uint8]
+    digest: str | None = None
+    seconds: float = 0.0
 
 
 async def read_images(sources: Sequence[Source], engine: Engine) -> list[Picture]:
     """Fetches and decodes all images of a request side by side.
 
     Raises:
-        InvalidInput: an image cannot be had or decoded; the message names its index.
+        InvalidInput: an image cannot be had or decoded; the message names its index. An unknown id is such a case
+            too: what the address of the request names is there, so it is no 404.
         TooLarge: together they have too many pixels.
     """
-    pixels_left = LARGEST_IMAGES_A_REQUEST * engine.settings.max_image_pixels
+    # A few hundred kilobytes of PNG can unpack to gigabytes, image by image within the limit.
+    pixels_left = engine.settings.max_request_pixels
 
     async def read(index: int, source: Source) -> Picture:
         nonlocal pixels_left
         try:
-            picture = await _read_image(source, engine)
+            picture = await read_image(source, engine)
         except VisionError as error:
             raise InvalidInput(f"images[{index}]: {error.message}") from error
         pixels_left -= picture.pixels.size // 3
@@ -76,11 +88,22 @@ async def read_images(sources: Sequence[Source], engine: Engine) -> list[Picture
     return await gather_or_cancel(partial(read, index, source) for index, source in enumerate(sources))
 
 
-async def _read_image(source: Source, engine: Engine) -> Picture:
+async def read_image(source: Source, engine: Engine) -> Picture:
+    """Fetches and decodes an image; one that is stored is there already.
+
+    Raises:
+        InvalidInput: the image cannot be had or decoded.
+        NotFound: no image is stored under the id.
+    """
+    started = time.perf_counter()
     encoded = source.data if isinstance(source, ImageSource) else source
+    if isinstance(source, ImageSource) and source.format == "id":
+        stored = engine.images.get(source.data)
+        return Picture(stored.encoded, stored.pixels, stored.digest)
     if isinstance(encoded, str) and _is_url(source, encoded):
         encoded = await engine.downloader.get(encoded)
-    return await engine.pixels.run(_decode, encoded, engine.settings.max_image_pixels)
+    picture = await engine.pixels.run(_decode, encoded, engine.settings.max_image_pixels)
+    return replace(picture, seconds=time.perf_counter() - started)
 
 
 def _is_url(source: Source, text: str) -> bool:

@@ -10,13 +10,15 @@ from itertools import repeat
 from typing import Any
 
 from vision_model_repo.api.concurrency import gather_or_cancel
+from vision_model_repo.api.native.answer import Answer, summarize
 from vision_model_repo.api.native.depth import NativeDepth
 from vision_model_repo.api.native.detection import NativeDetection
 from vision_model_repo.api.native.features import NativeFeatures
 from vision_model_repo.api.native.images import Source, read_images
 from vision_model_repo.api.native.segmentation import NativeSegmentation
 from vision_model_repo.api.native.task import NativeTask, Options, check_count
-from vision_model_repo.api.wire import extend, write
+from vision_model_repo.api.wire import extend, write, write_npz
+from vision_model_repo.engine import manager
 from vision_model_repo.engine.engine import Engine
 from vision_model_repo.errors import NotFound
 from vision_model_repo.formats.images import encode_png
@@ -65,7 +67,7 @@ class Inference:
         """The same with all images fetched and found good, encoded as they came: small enough to wait in a queue."""
         pictures = await read_images(self.sources, self.engine)
         for index, picture in enumerate(pictures):
-            self.task.request(self.options, index, picture.pixels)
+            self.task.request(self.options, index, picture)
         options = self.options.model_copy(update={"images": []})
         return replace(self, options=options, sources=[picture.encoded for picture in pictures])
 
@@ -76,26 +78,48 @@ class Inference:
             started: when the request arrived, by `time.perf_counter`.
             on_progress: called with the number of images answered so far.
         """
-        requests = await self._requests(self.sources)
+        run = await self._run(self.sources, on_progress)
+        written_from = time.perf_counter()
+        self.task.check_results(self.options, run.results, self.engine.settings)
+        document = await self._write(run)
+        told = run.summary(started, written_from)
+        return extend(
+            document,
+            model_id=write(told.model_id),
+            processing_time=write(told.processing_time),
+            timings=write(told.timings),
+            cache_hits=write(told.cache_hits),
+        )
+
+    async def archive(self, started: float) -> tuple[bytes, Answer]:
+        """The answer's arrays as an .npz file, and what else there is to say."""
+        run = await self._run(self.sources)
+        written_from = time.perf_counter()
+        archive = await self.engine.pixels.run(
+            lambda: write_npz(self.task.arrays(self.options, run.requests, run.results, self.engine.settings))
+        )
+        return archive, run.summary(started, written_from)
+
+    async def overlay(self, started: float) -> tuple[bytes, Answer]:
+        """The first image with its result drawn on it, as a PNG, and what else there is to say."""
+        run = await self._run(self.sources[:1])
+        written_from = time.perf_counter()
+        picture = await self.engine.pixels.run(lambda: encode_png(self.task.draw(run.requests[0], run.results[0])))
+        return picture, run.summary(started, written_from)
+
+    async def _run(self, sources: Sequence[Source], on_progress: Callable[[int], None] | None = None) -> _Run:
+        pictures = await read_images(sources, self.engine)
+        requests = [self.task.request(self.options, index, picture) for index, picture in enumerate(pictures)]
         answer = await self.engine.manager.run(
             self.spec.model_type, requests, model_id=self.options.model_id, on_progress=on_progress
         )
-        self.task.check_results(self.options, answer.results, self.engine.settings)
-        document = await self._write(requests, answer.results)
-        seconds = round(time.perf_counter() - started, 6)
-        return extend(document, model_id=write(answer.model_id), processing_time=write(seconds))
+        results = self.task.keep(answer.results, self.engine.masks)
+        return _Run(requests, results, answer, sum(picture.seconds for picture in pictures))
 
-    async def overlay(self) -> tuple[bytes, str]:
-        """The first image with its result drawn on it, as a PNG, and the model_id that gave it."""
-        requests = await self._requests(self.sources[:1])
-        answer = await self.engine.manager.run(self.spec.model_type, requests, model_id=self.options.model_id)
-        run = self.engine.pixels.run
-        drawing = await run(self.task.draw, requests[0], answer.results[0])
-        return await run(encode_png, drawing), answer.model_id
-
-    async def _write(self, requests: Sequence[Any], results: Sequence[Any]) -> bytes:
+    async def _write(self, answered: _Run) -> bytes:
         """Writes one image in one go, which spares a change of threads, and several side by side."""
         task, options, run = self.task, self.options, self.engine.pixels.run
+        requests, results = answered.requests, answered.results
         if len(results) == 1:
             return await run(lambda: task.join(options, [task.encode(options, requests[0], results[0])]))
 
@@ -105,6 +129,16 @@ class Inference:
         parts = await gather_or_cancel(map(partial, repeat(encode), requests, results))
         return await run(task.join, options, parts)
 
-    async def _requests(self, sources: Sequence[Source]) -> list[Any]:
-        pictures = await read_images(sources, self.engine)
-        return [self.task.request(self.options, index, picture.pixels) for index, picture in enumerate(pictures)]
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What the model was asked and has answered, by image, and the seconds that decoding took."""
+
+    requests: Sequence[Any]
+    results: Sequence[Any]
+    answer: manager.Answer
+    decoding: float
+
+    def summary(self, started: float, written_from: float) -> Answer:
+        writing = time.perf_counter() - written_from
+        return summarize(self.answer, decoding=self.decoding, writing=writing, started=started)

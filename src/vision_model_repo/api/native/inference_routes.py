@@ -1,23 +1,29 @@
-"""Inference, three ways: images in JSON, images as files, and a picture of the result."""
+"""Inference, three ways: images in JSON, images as files, and a picture of the result.
+
+The first two answer as JSON or, to an Accept header that prefers it, as a numpy archive.
+"""
 
 from __future__ import annotations
 
 import time
 from typing import Any
-from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
 
+from vision_model_repo.api.dependencies import prefers
 from vision_model_repo.api.errors import describe
+from vision_model_repo.api.native.answer import headers_of
 from vision_model_repo.api.native.body import FORM, JSON, describe_body, read_inference
 from vision_model_repo.api.native.inference import TASKS
 from vision_model_repo.api.native.task import NativeTask
+from vision_model_repo.api.openapi import binary
 from vision_model_repo.models.catalog import Catalog, ModelSpec
 
 PROBLEMS = describe(400, 401, 403, 404, 413, 415, 422, 429, 500, 503, 504, 507)
-PICTURE: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}
-}
+NPZ = "application/x-npz"
+ARCHIVE: dict[int | str, dict[str, Any]] = {200: binary(NPZ)}
+PICTURE: dict[int | str, dict[str, Any]] = {200: binary("image/png")}
+VARY = {"Vary": "Accept"}
 
 
 def inference_router(catalog: Catalog) -> APIRouter:
@@ -37,9 +43,10 @@ def _add_routes(router: APIRouter, spec: ModelSpec, task: NativeTask[Any, Any, A
         return await _answer(request, spec, FORM)
 
     async def overlay(request: Request) -> Response:
+        started = time.perf_counter()
         inference = await read_inference(request, spec, (JSON, FORM))
-        picture, model_id = await inference.overlay()
-        return Response(picture, media_type="image/png", headers={"X-Model-ID": quote(model_id)})
+        picture, told = await inference.overlay(started)
+        return Response(picture, media_type="image/png", headers=headers_of(told))
 
     title = f"{task.summary} with {spec.model_type}"
     hyphened = spec.model_type.replace("_", "-")
@@ -50,6 +57,7 @@ def _add_routes(router: APIRouter, spec: ModelSpec, task: NativeTask[Any, Any, A
             infer,
             summary=title,
             response_model=task.answer,
+            responses=ARCHIVE,
             openapi_extra=describe_body((task,), (JSON,)),
             operation_id=f"infer_{spec.model_type}",
             **documented,
@@ -59,6 +67,7 @@ def _add_routes(router: APIRouter, spec: ModelSpec, task: NativeTask[Any, Any, A
             upload,
             summary=f"{title}, images as files",
             response_model=task.answer,
+            responses=ARCHIVE,
             openapi_extra=describe_body((task,), (FORM,)),
             operation_id=f"upload_{spec.model_type}",
             **documented,
@@ -78,4 +87,7 @@ def _add_routes(router: APIRouter, spec: ModelSpec, task: NativeTask[Any, Any, A
 async def _answer(request: Request, spec: ModelSpec, media: str) -> Response:
     started = time.perf_counter()
     inference = await read_inference(request, spec, (media,))
-    return Response(await inference.answer(started), media_type="application/json")
+    if prefers(request, NPZ, over=JSON):
+        archive, told = await inference.archive(started)
+        return Response(archive, media_type=NPZ, headers={**headers_of(told), **VARY})
+    return Response(await inference.answer(started), media_type=JSON, headers=VARY)

@@ -17,9 +17,7 @@ from vision_model_repo.api.native.body import FORM, JSON, describe_body, read_in
 from vision_model_repo.api.native.inference import TASKS
 from vision_model_repo.api.native.models import Message
 from vision_model_repo.api.wire import extend, write, write_object
-from vision_model_repo.engine.engine import Engine
 from vision_model_repo.engine.jobs import JobState, JobStatus, Progress
-from vision_model_repo.errors import NotFound
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], responses=describe(401, 422, 429))
 
@@ -84,18 +82,15 @@ def _answer(state: JobState) -> Response:
 async def submit(request: Request, engine: EngineDependency, model_type: str) -> Response:
     """Takes a request as for the model's inference route and runs it later. It is checked before it is taken."""
     spec = engine.manager.catalog[model_type]
-    _check_loaded(engine, spec.model_type)
-    inference = await (await read_inference(request, spec, (JSON, FORM))).kept()
+    engine.jobs.check_room()
+    given = await read_inference(request, spec, (JSON, FORM))
+    engine.manager.check_available(spec.model_type, given.options.model_id)
+    inference = await given.kept()
 
     async def work(on_progress: Progress) -> bytes:
         return await inference.answer(time.perf_counter(), on_progress)
 
     return _answer(engine.jobs.submit(spec.model_type, work, total=len(inference.sources)))
-
-
-def _check_loaded(engine: Engine, model_type: str) -> None:
-    if not engine.settings.auto_load and model_type not in engine.manager.loaded():
-        raise NotFound(f"Model {model_type} not loaded. Call load_model() first.")
 
 
 @router.get("", response_model=dict[str, Job])

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
+from vision_model_repo.api.native.geometry import Box, fit_box
+from vision_model_repo.api.native.images import Picture
+from vision_model_repo.api.native.masks import (
+    FoundMasks,
+    OutputFormat,
+    check_mask_arrays,
+    check_masks,
+    mask_arrays,
+    write_masks,
+)
+from vision_model_repo.api.native.objects import ObjectOptions, ObjectResult, check_objects
 from vision_model_repo.api.native.prompts import PROMPT_EXAMPLES, PROMPTS, Prompts, check_prompts, prompts_of
-from vision_model_repo.api.native.task import Answer, Images, NativeTask, Options, Unit, check_listed, rounded
-from vision_model_repo.api.wire import extend, write, write_base64, write_bits, write_list, write_object
+from vision_model_repo.api.native.task import Answer, Arrays, Images, NativeTask, Unit
+from vision_model_repo.api.wire import extend, write, write_list, write_object
+from vision_model_repo.engine.images import MaskStore
 from vision_model_repo.errors import InvalidInput, TooLarge
 from vision_model_repo.formats.drawing import draw_masks
-from vision_model_repo.formats.masks import RunLengths, coco_rle, encode_mask_png, polygons
+from vision_model_repo.formats.masks import RunLengths
 from vision_model_repo.settings import Settings
 from vision_model_repo.tasks.segmentation import (
     Instances,
@@ -23,18 +36,12 @@ from vision_model_repo.tasks.segmentation import (
     SegmentationResult,
 )
 
-# What a prompt without words is called.
 VISUAL = "visual"
-# How far a box may reach over the image's edge, in pixels, before it is taken for a mistake.
-BOX_TOLERANCE = 1.0
-
-Box = tuple[float, float, float, float]
-Corner = Annotated[list[float], Field(min_length=2, max_length=2)]
-OutputFormat = Literal["rle", "polygons", "dense", "png"]
+"""What a prompt without words is called."""
 
 
-class SegmentationOptions(Options):
-    """How to segment: by phrases, by exemplar boxes, or by both."""
+class SegmentationOptions(ObjectOptions):
+    """What to segment: all that phrases or exemplar boxes name, and single objects that are pointed at."""
 
     repeated: ClassVar[frozenset[str]] = frozenset({"prompts"})
 
@@ -69,37 +76,12 @@ class SegmentationBody(SegmentationOptions, Images):
     """Images, and what to segment in them."""
 
 
-class RunLengthMask(BaseModel):
-    """A mask in COCO's compressed form; `pycocotools.mask.decode` reads it."""
-
-    size: list[int] = Field(description="Height and width in pixels.", examples=[[480, 640]])
-    counts: str = Field(description="Compressed run lengths.", examples=["`n\\\\4>1N2000O1"])
-
-
-class SegmentationInstances(BaseModel):
+class SegmentationInstances(FoundMasks):
     """What one prompt found, best first; empty lists if nothing. Of the masks, the requested form is present."""
 
-    scores: list[float] = Field(description="Scores, 0..1.", examples=[[0.93]])
-    boxes: list[list[float]] = Field(
-        description="Boxes `[x0, y0, x1, y1]` in pixels.", examples=[[[40.0, 30.0, 120.0, 110.0]]]
-    )
     presence: float | None = Field(
         description="Belief that the prompt's concept is in the image at all, 0..1; null if the model has none.",
         examples=[0.98],
-    )
-    masks_rle: list[RunLengthMask] | None = Field(None, description="Masks for output_format rle.")
-    masks_polygon: list[list[list[Corner]]] | None = Field(
-        None,
-        description="Masks for output_format polygons: for each the rings of its outline, in pixels, holes included.",
-        examples=[[[[[40, 30], [120, 30], [120, 110], [40, 110]]]]],
-    )
-    masks: list[list[list[int]]] | None = Field(
-        None, description="Masks for output_format dense: rows of 0 and 1.", examples=[[[[0, 1], [1, 1]]]]
-    )
-    masks_png: list[str] | None = Field(
-        None,
-        description="Masks for output_format png: base64 of one-bit PNGs, white where set.",
-        examples=[["iVBORw0KGgo..."]],
     )
 
 
@@ -112,14 +94,32 @@ class PromptResult(BaseModel):
 
 
 class SegmentationAnswer(Answer):
-    """Instances by image and prompt."""
+    """Instances by image and prompt, and masks by image and object."""
 
     results: list[list[PromptResult]] = Field(description="For each image, for each of its prompts, the instances.")
+    objects: list[list[ObjectResult]] = Field(description="For each image, for each of its objects, the masks.")
 
 
-class NativeSegmentation(
-    NativeTask[SegmentationOptions, SegmentationRequest, SegmentationResult, bytes],
-):
+@dataclass(frozen=True, slots=True)
+class KeptResult(SegmentationResult):
+    """A result of which the logits are kept.
+
+    Attributes:
+        mask_ids: for each object, an id for each mask.
+    """
+
+    mask_ids: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentationPart:
+    """What is written of one image, as JSON."""
+
+    prompts: bytes
+    objects: bytes
+
+
+class NativeSegmentation(NativeTask[SegmentationOptions, SegmentationRequest, KeptResult, SegmentationPart]):
     options = SegmentationOptions
     body = SegmentationBody
     answer = SegmentationAnswer
@@ -129,63 +129,108 @@ class NativeSegmentation(
         prompts = options.prompts or []
         check_prompts(prompts, images, limits)
         _check_boxes(options, images, limits)
+        check_objects(options, images, limits)
         for index in range(images):
             count = len(prompts_of(prompts, index)) or int(bool(options.boxes and options.boxes[index]))
-            if not count:
-                raise InvalidInput(f"images[{index}] has nothing to look for. Give prompts, boxes, or both.")
+            if not count and not options.object_count(index):
+                raise InvalidInput(f"images[{index}] has nothing to look for. Give prompts, boxes, or points.")
             weights = options.resolve_overlaps
             if isinstance(weights, list) and len(weights) != count:
                 raise InvalidInput(f"resolve_overlaps has {len(weights)} weights; images[{index}] has {count} prompts.")
 
-    def request(self, options: SegmentationOptions, index: int, image: NDArray[np.uint8]) -> SegmentationRequest:
+    def recall(self, options: SegmentationOptions, masks: MaskStore) -> None:
+        options.recall(masks)
+
+    def request(self, options: SegmentationOptions, index: int, picture: Picture) -> SegmentationRequest:
         boxes = options.boxes[index] if options.boxes else []
-        inside = tuple(_fit(box, image, f"boxes[{index}][{number}]") for number, box in enumerate(boxes))
+        inside = tuple(fit_box(box, picture.pixels, f"boxes[{index}][{number}]") for number, box in enumerate(boxes))
         labels = tuple(options.box_labels[index]) if options.box_labels else (1,) * len(boxes)
-        phrases = prompts_of(options.prompts or [], index) or ("",)
+        phrases = prompts_of(options.prompts or [], index) or (("",) if boxes else ())
         weights = options.resolve_overlaps
         if isinstance(weights, bool):
             weights = [1.0] * len(phrases) if weights else None
         return SegmentationRequest(
-            image,
+            picture.pixels,
             tuple(SegmentationPrompt(phrase, inside, labels) for phrase in phrases),
             threshold=options.threshold,
             mask_threshold=options.mask_threshold,
             overlap_weights=tuple(weights) if weights else None,
+            objects=options.object_prompts(index, picture.pixels),
+            multimask=options.multimask,
+            digest=picture.digest,
         )
 
-    def check_results(
-        self, options: SegmentationOptions, results: Sequence[SegmentationResult], limits: Settings
-    ) -> None:
-        masks = [mask for result in results for prompt in result.prompts for mask in prompt.masks]
-        if options.output_format == "dense":
-            check_listed(
-                sum(mask.height * mask.width for mask in masks), limits, "Ask for output_format rle or png instead."
-            )
-        elif options.output_format == "polygons":
-            # Every end of a run is a corner of two coordinates, or two.
-            check_listed(sum(4 * len(mask.counts) for mask in masks), limits, "Ask for output_format rle instead.")
+    def keep(self, results: Sequence[SegmentationResult], masks: MaskStore) -> Sequence[KeptResult]:
+        return [
+            KeptResult(result.prompts, result.objects, tuple(tuple(masks.add(each.logits)) for each in result.objects))
+            for result in results
+        ]
 
-    def encode(self, options: SegmentationOptions, request: SegmentationRequest, result: SegmentationResult) -> bytes:
-        return write_list(
+    def check_results(self, options: SegmentationOptions, results: Sequence[KeptResult], limits: Settings) -> None:
+        check_masks(_masks(results), options.output_format, limits)
+
+    def encode(
+        self, options: SegmentationOptions, request: SegmentationRequest, result: KeptResult
+    ) -> SegmentationPart:
+        prompts = write_list(
             extend(
                 write({"prompt_index": index, "prompt": prompt.text or VISUAL}),
-                result=_write_instances(instances, options.output_format),
+                result=write_masks(instances, options.output_format, {"presence": _presence(instances)}),
             )
             for index, (prompt, instances) in enumerate(zip(request.prompts, result.prompts, strict=True))
         )
+        objects = write_list(
+            write_masks(found, options.output_format, {"object_index": index, "mask_ids": mask_ids})
+            for index, (found, mask_ids) in enumerate(zip(result.objects, result.mask_ids, strict=True))
+        )
+        return SegmentationPart(prompts, objects)
 
-    def join(self, options: SegmentationOptions, parts: Sequence[bytes]) -> bytes:
-        return write_object(results=write_list(parts))
+    def join(self, options: SegmentationOptions, parts: Sequence[SegmentationPart]) -> bytes:
+        return write_object(
+            results=write_list(part.prompts for part in parts), objects=write_list(part.objects for part in parts)
+        )
 
-    def draw(self, request: SegmentationRequest, result: SegmentationResult) -> NDArray[np.uint8]:
+    def arrays(
+        self,
+        options: SegmentationOptions,
+        requests: Sequence[SegmentationRequest],
+        results: Sequence[KeptResult],
+        limits: Settings,
+    ) -> Arrays:
+        """`masks_0_1` and its kind are of image 0 and prompt 1, `object_masks_0_1` of image 0 and object 1."""
+        check_mask_arrays(_masks(results), limits)
+        arrays: Arrays = {}
+        for image, (request, result) in enumerate(zip(requests, results, strict=True)):
+            size = request.image.shape[:2]
+            for index, instances in enumerate(result.prompts):
+                presence = np.nan if instances.presence is None else instances.presence
+                named = {**mask_arrays(instances, size), "presence": np.array(presence, np.float32)}
+                arrays |= {f"{name}_{image}_{index}": array for name, array in named.items()}
+            for index, (found, mask_ids) in enumerate(zip(result.objects, result.mask_ids, strict=True)):
+                named = {**mask_arrays(found, size), "mask_ids": np.array(mask_ids)}
+                arrays |= {f"object_{name}_{image}_{index}": array for name, array in named.items()}
+        return arrays
+
+    def draw(self, request: SegmentationRequest, result: KeptResult) -> NDArray[np.uint8]:
+        """All instances, and the best reading of each object."""
         found = [
             (float(score), prompt.text or VISUAL, mask)
             for prompt, instances in zip(request.prompts, result.prompts, strict=True)
             for score, mask in zip(instances.scores, instances.masks, strict=True)
         ]
+        objects = enumerate(result.objects)
+        found += [(float(each.scores[0]), f"object {index}", each.masks[0]) for index, each in objects if each.masks]
         found.sort(key=lambda entry: -entry[0])
         scores, labels, masks = zip(*found, strict=True) if found else ((), (), ())
         return draw_masks(request.image, masks, labels, scores)
+
+
+def _masks(results: Sequence[SegmentationResult]) -> list[RunLengths]:
+    return [mask for result in results for found in (*result.prompts, *result.objects) for mask in found.masks]
+
+
+def _presence(instances: Instances) -> float | None:
+    return None if instances.presence is None else round(float(instances.presence), 6)
 
 
 def _check_boxes(options: SegmentationOptions, images: int, limits: Settings) -> None:
@@ -197,36 +242,3 @@ def _check_boxes(options: SegmentationOptions, images: int, limits: Settings) ->
     for index, row in enumerate(boxes or []):
         if len(row) > limits.max_boxes:
             raise TooLarge(f"boxes[{index}] has {len(row)} boxes; at most {limits.max_boxes} are accepted.")
-
-
-def _fit(box: Box, image: NDArray[np.uint8], name: str) -> Box:
-    """The box, clipped to the image where rounding has moved it over the edge."""
-    height, width = image.shape[:2]
-    x0, y0, x1, y1 = box
-    if x1 <= x0 or y1 <= y0:
-        raise InvalidInput(f"{name} has no area. A box is [x0, y0, x1, y1] with x0 < x1 and y0 < y1.")
-    if min(x0, y0) < -BOX_TOLERANCE or x1 > width + BOX_TOLERANCE or y1 > height + BOX_TOLERANCE:
-        raise InvalidInput(f"{name} reaches outside the image, which is {width} x {height} pixels.")
-    x0, y0, x1, y1 = max(0.0, x0), max(0.0, y0), min(float(width), x1), min(float(height), y1)
-    if x1 <= x0 or y1 <= y0:
-        raise InvalidInput(f"{name} lies outside the image, which is {width} x {height} pixels.")
-    return x0, y0, x1, y1
-
-
-def _write_instances(instances: Instances, output_format: OutputFormat) -> bytes:
-    name, write_mask = MASK_WRITERS[output_format]
-    head = {
-        "scores": rounded(instances.scores, 6),
-        "boxes": rounded(instances.boxes, 2),
-        "presence": None if instances.presence is None else round(float(instances.presence), 6),
-    }
-    return extend(write(head), **{name: write_list(write_mask(mask) for mask in instances.masks)})
-
-
-MASK_WRITERS: dict[OutputFormat, tuple[str, Callable[[RunLengths], bytes]]] = {
-    "rle": ("masks_rle", lambda mask: write(coco_rle(mask))),
-    "polygons": ("masks_polygon", lambda mask: write(polygons(mask))),
-    "dense": ("masks", lambda mask: write_bits(mask.to_dense())),
-    "png": ("masks_png", lambda mask: write_base64(encode_mask_png(mask))),
-}
-"""For each output format, the field that carries the masks and how one mask is written."""

@@ -10,12 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, FailFast, Field
 
-from vision_model_repo.api.native.images import WireImage
+from vision_model_repo.api.native.answer import Answer
+from vision_model_repo.api.native.images import Picture, WireImage
 from vision_model_repo.api.native.models import ModelId
+from vision_model_repo.engine.images import MaskStore
 from vision_model_repo.errors import TooLarge
 from vision_model_repo.settings import Settings
 
 Unit = Annotated[float, Field(ge=0, le=1)]
+Arrays = dict[str, NDArray[Any]]
 
 
 class Options(BaseModel):
@@ -40,17 +43,8 @@ class Images(BaseModel):
     images: Annotated[list[WireImage], FailFast()] = Field(
         min_length=1,
         description="One or more images: base64 strings (with or without a `data:` prefix), `http(s)` URLs, or objects "
-        "that say which of the two they are.",
+        "that say which of the two they are, or that name an image stored before by its id.",
         examples=[["iVBORw0KGgoAAAANSUhEUg..."], [{"data": "https://example.com/image.jpg", "format": "url"}]],
-    )
-
-
-class Answer(BaseModel):
-    """What every answer has."""
-
-    model_id: str = Field(description="Checkpoint that answered.", examples=["facebook/sam3"])
-    processing_time: float = Field(
-        description="Time from the request's arrival to the answer, or of a job's run, in s.", examples=[0.183]
     )
 
 
@@ -66,7 +60,7 @@ class NativeTask(ABC, Generic[OptionsT, RequestT, ResultT, Part]):
     Attributes:
         options: schema of a request without its images, which is what an upload's form fields fill.
         body: the same with images, which is the JSON body.
-        answer: schema of what `join` writes, completed by model_id and processing_time.
+        answer: schema of what `join` writes, completed by what every answer has.
         summary: what it does, in a few words.
     """
 
@@ -79,12 +73,22 @@ class NativeTask(ABC, Generic[OptionsT, RequestT, ResultT, Part]):
     def check(self, options: OptionsT, images: int, limits: Settings) -> None:
         """Raises InvalidInput or TooLarge for what can be known without seeing the images."""
 
+    def recall(self, options: OptionsT, masks: MaskStore) -> None:
+        """Looks up the masks that options name, so that they cannot expire before they are needed.
+
+        Raises InvalidInput for a mask that is not kept.
+        """
+
     @abstractmethod
-    def request(self, options: OptionsT, index: int, image: NDArray[np.uint8]) -> RequestT:
+    def request(self, options: OptionsT, index: int, picture: Picture) -> RequestT:
         """The request for one image. Raises InvalidInput for options that do not fit the image."""
 
+    def keep(self, results: Sequence[Any], masks: MaskStore) -> Sequence[ResultT]:
+        """The results, with ids for what a later request may refer to."""
+        return results
+
     def check_results(self, options: OptionsT, results: Sequence[ResultT], limits: Settings) -> None:
-        """Raises InvalidInput or TooLarge for results that cannot be written as asked for."""
+        """Raises InvalidInput or TooLarge for results that cannot be written as JSON in the way asked for."""
 
     @abstractmethod
     def encode(self, options: OptionsT, request: RequestT, result: ResultT) -> Part:
@@ -92,7 +96,16 @@ class NativeTask(ABC, Generic[OptionsT, RequestT, ResultT, Part]):
 
     @abstractmethod
     def join(self, options: OptionsT, parts: Sequence[Part]) -> bytes:
-        """The answer as a JSON object, without model_id and processing_time. Runs in a pixel thread."""
+        """The answer as a JSON object, without what every answer has. Runs in a pixel thread."""
+
+    @abstractmethod
+    def arrays(
+        self, options: OptionsT, requests: Sequence[RequestT], results: Sequence[ResultT], limits: Settings
+    ) -> Arrays:
+        """The answer as arrays by name. Runs in a pixel thread.
+
+        Raises InvalidInput or TooLarge for results that make no arrays, or too large ones.
+        """
 
     @abstractmethod
     def draw(self, request: RequestT, result: ResultT) -> NDArray[np.uint8]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from vision_model_repo.api.native import health, image_routes, jobs, models
+from vision_model_repo.api.native import health, image_routes, jobs, metrics, models
 from vision_model_repo.api.native.inference_routes import inference_router
 from vision_model_repo.models.catalog import Catalog
 
@@ -17,4 +17,5 @@ def native_router(catalog: Catalog) -> APIRouter:
     router.include_router(image_routes.router)
     router.include_router(inference_router(catalog))
     router.include_router(jobs.router)
+    router.include_router(metrics.router)
     return router

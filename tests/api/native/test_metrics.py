@@ -1,0 +1,64 @@
+"""GET /metrics: what Prometheus scrapes."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.api import stand_ins
+from tests.api.conftest import IMAGE
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+async def scrape(client: httpx.AsyncClient) -> Samples:
+    text = (await client.get("/metrics", headers={"Accept": "text/plain"})).text
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def labels(**values: str) -> frozenset[tuple[str, str]]:
+    return frozenset(values.items())
+
+
+async def test_every_image_is_counted_in_every_stage(client: httpx.AsyncClient) -> None:
+    response = await client.post("/inference/backbone", json={"images": [IMAGE] * 3})
+    assert response.status_code == 200
+    samples = await scrape(client)
+    for stage in ("prepare", "queue", "encode", "prompt", "post"):
+        assert samples["vision_stage_seconds_count", labels(model_type="backbone", stage=stage)] == 3
+    assert samples["vision_batch_size_sum", labels(model_type="backbone", step="forward")] == 3
+
+
+async def test_gauges_say_what_is_there_now(client: httpx.AsyncClient) -> None:
+    await client.post("/inference/backbone", json={"images": [IMAGE]})
+    samples = await scrape(client)
+    assert ("vision_model_bytes", labels(model_type="backbone", device="cpu")) in samples
+    assert samples["vision_encoding_cache_bytes", labels(place="host")] == 0
+    assert samples["vision_requests_inside", labels()] <= 1
+
+
+async def test_failures_are_counted_by_what_they_were(client: httpx.AsyncClient) -> None:
+    response = await client.post("/inference/sam3", json={"images": [IMAGE], "prompts": [stand_ins.BROKEN]})
+    assert response.status_code == 500
+    samples = await scrape(client)
+    assert samples["vision_failures_total", labels(model_type="sam3", error="ZeroDivisionError")] == 1
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("text/plain", "text/plain"),
+        ("*/*", "text/plain"),
+        ("application/openmetrics-text; version=1.0.0", "application/openmetrics-text"),
+    ],
+)
+async def test_the_form_follows_what_is_accepted(client: httpx.AsyncClient, accept: str, content_type: str) -> None:
+    response = await client.get("/metrics", headers={"Accept": accept})
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith(content_type)
+    assert "Accept" in response.headers["vary"]

@@ -16,16 +16,23 @@ from rich.table import Table
 
 def median_ms(calls: Iterable[Callable[[], object]]) -> float:
     """Calls each one once; the median of their times in ms."""
-    times: list[float] = []
-    for call in calls:
-        started = time.perf_counter()
-        call()
-        times.append(1000 * (time.perf_counter() - started))
-    return median(times)
+    return median(elapsed_ms(call) for call in calls)
 
 
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Prints a table with numbers to the right, and below it the machine that it was measured on."""
+def elapsed_ms(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return 1000 * (time.perf_counter() - started)
+
+
+def percentile(values: Iterable[float], percent: float) -> float:
+    """The least value that is not below `percent` of them; not a number if there are none."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(percent / 100 * len(ordered)))] if ordered else float("nan")
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], notes: Sequence[str] = ()) -> None:
+    """Prints a table with numbers to the right, and below it notes and the machine that it was measured on."""
     table = Table(box=box.SIMPLE_HEAD)
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right")
@@ -34,7 +41,8 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     console = Console(width=110)
     console.print(f"\n{title}", highlight=False)
     console.print(table)
-    console.print(f"  {machine()}", highlight=False)
+    for note in (*notes, machine()):
+        console.print(f"  {note}", highlight=False, markup=False)
 
 
 def machine() -> str:

@@ -56,7 +56,22 @@ class Settings(BaseSettings):
         "auto", description="Weights and arithmetic; auto is bfloat16 on CUDA and float32 elsewhere."
     )
     auto_load: bool = Field(True, description="Load a model at the first request that needs it.")
-    preload_models: CommaList = Field((), description="Model types to load at start-up, comma separated.")
+    preload_models: CommaList = Field(
+        (), description="Model types to load at start-up, comma separated; `/ready` answers 503 until they are."
+    )
+    warm_up: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Run a model once before it counts as loaded, so that no request pays for its first pass; auto "
+        "does so on CUDA, and wherever models are compiled.",
+    )
+    compile_models: bool = Field(
+        False,
+        description="Compile the encoders with torch.compile: faster passes for a load that takes a minute longer. "
+        "On the CPU it needs a C++ compiler.",
+    )
+    channels_last: bool = Field(
+        False, description="Keep the weights of convolutions channels-last, which convolutional networks may gain from."
+    )
     memory_budget_mb: int = Field(
         0, ge=0, description="Memory for weights on one device in MB; 0 means 90 % of the device."
     )
@@ -79,7 +94,12 @@ class Settings(BaseSettings):
     click_memory_mb: int = Field(64, ge=1, description="Memory for masks that a later click may refine in MB.")
 
     # Scheduling
-    max_batch_size: int = Field(8, ge=1, description="Most images in one forward pass.")
+    max_batch_size: int = Field(
+        0,
+        ge=0,
+        description="Most images in one forward pass; 0 means as many as were found to pay when the model was warmed "
+        "up, or the model's own limit where it was not.",
+    )
     batch_wait_ms: float = Field(
         0.0, ge=0, description="Longest wait for company, counted from the oldest request; 0 means none."
     )

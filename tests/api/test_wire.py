@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -11,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from vision_model_repo.api.wire import extend, write, write_array, write_base64, write_bits, write_list, write_object
+from vision_model_repo.api.wire import (
+    extend,
+    write,
+    write_array,
+    write_base64,
+    write_bits,
+    write_list,
+    write_npz,
+    write_object,
+)
 
 
 @given(arrays.arrays(bool, arrays.array_shapes(min_dims=2, max_dims=2, max_side=40)))
@@ -45,3 +55,24 @@ def test_objects_and_lists_are_joined_from_finished_parts() -> None:
 @pytest.mark.parametrize("document", [{}, {"a": 1}])
 def test_an_object_is_extended(document: dict[str, int]) -> None:
     assert json.loads(extend(write(document), b=b"[2]", c=b"3")) == {**document, "b": [2], "c": 3}
+
+
+def test_an_archive_holds_arrays_as_they_are() -> None:
+    arrays = {
+        "masks": np.eye(200, dtype=bool),
+        "numbers": np.arange(6, dtype=">f4").reshape(2, 3),
+        "words": np.array(["a", "bc"]),
+        "none": np.zeros((0, 4, 5), bool),
+        "scalar": np.array(0.5, np.float32),
+    }
+    data = write_npz(arrays)
+    with np.load(BytesIO(data), allow_pickle=False) as file:
+        assert set(file) == set(arrays)
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(file[name], array, strict=True)
+    assert len(data) < arrays["masks"].nbytes / 10, "masks are compressed"
+
+
+def test_an_archive_never_needs_pickle() -> None:
+    with pytest.raises(ValueError, match="Object arrays"):
+        write_npz({"objects": np.array([{}, []], object)})

@@ -223,4 +223,7 @@ async def test_a_device_that_is_not_there_is_refused_by_name(start: Start, devic
 
 async def test_models_named_in_settings_are_loaded_at_start(start: Start) -> None:
     manager = await start(preload_models="second,third")
+    assert not manager.preload.ready
+    while not manager.preload.ready:
+        await asyncio.sleep(0.01)
     assert sorted(manager.loaded()) == ["second", "third"]

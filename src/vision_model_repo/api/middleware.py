@@ -27,7 +27,7 @@ from vision_model_repo.errors import Busy, RequestTimeout, TooLarge
 
 logger = logging.getLogger(__name__)
 
-OPEN_PATHS = frozenset({"/", "/health", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
+OPEN_PATHS = frozenset({"/", "/health", "/ready", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
 DOCUMENTATION_FILES = "/docs/files"
 WORK_PATHS = ("/inference/", "/jobs/submit/", "/images")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -45,7 +45,7 @@ def _path(scope: Scope) -> str:
 
 
 def _is_open(scope: Scope) -> bool:
-    """Whether a request needs no key and counts for no limit: health, documentation and the files that it loads."""
+    """Whether a request needs no key and counts for no limit: health, readiness, documentation and the files that it loads."""
     path = _path(scope)
     return path in OPEN_PATHS or path.startswith(f"{DOCUMENTATION_FILES}/")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from io import BytesIO
 from typing import Any
-from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
 import numpy as np
 import pybase64
@@ -62,13 +62,13 @@ def extend(document: bytes, **members: bytes) -> bytes:
 def write_npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     """Arrays by name as a file for `numpy.load`, which needs no pickle for them; masks are compressed.
 
-    Masks shrink a hundredfold. Features and depth would by a tenth, for a hundred times the time.
+    Masks shrink two hundredfold in three times the time; floats would shrink by a tenth in a hundred times the time.
     """
     buffer = BytesIO()
     with ZipFile(buffer, "w") as archive:
         for name, array in arrays.items():
-            entry = ZipInfo(f"{name}.npy")
-            entry.compress_type = ZIP_DEFLATED if array.dtype == bool else ZIP_STORED
-            with archive.open(entry, "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, array, allow_pickle=False)
+            file = BytesIO()
+            np.lib.format.write_array(file, array, allow_pickle=False)
+            method = ZIP_DEFLATED if array.dtype == bool else ZIP_STORED
+            archive.writestr(f"{name}.npy", file.getbuffer(), method, compresslevel=1)
     return buffer.getvalue()

@@ -27,15 +27,18 @@ from vision_model_repo.engine.devices import (
 )
 from vision_model_repo.engine.metrics import Metrics
 from vision_model_repo.engine.pixels import PixelThreads
+from vision_model_repo.engine.preload import Preload
 from vision_model_repo.engine.runner import Runner
 from vision_model_repo.engine.slots import Slot
 from vision_model_repo.engine.timings import Timings
+from vision_model_repo.engine.warmup import measure_batch, warm_batches, warm_up
 from vision_model_repo.engine.worker import DeviceWorker
 from vision_model_repo.errors import Busy, InsufficientMemory, NotFound, RequestTimeout
 from vision_model_repo.models.base import Checkpoint, Model
 from vision_model_repo.models.catalog import Catalog, ModelSpec
 from vision_model_repo.models.hub import Hub
 from vision_model_repo.settings import Settings
+from vision_model_repo.tasks.examples import example
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +112,7 @@ class ModelManager:
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self._reaper: asyncio.Task[None] | None = None
         self._closing = False
+        self.preload = Preload(self.load, [catalog[name].model_type for name in settings.preload_models])
 
     async def run(
         self,
@@ -182,15 +186,15 @@ class ModelManager:
         return all(worker.alive for worker in self._workers.values())
 
     async def start(self) -> None:
-        """Loads what settings want from the beginning, and starts to watch for idle models."""
+        """Begins to load what settings want from the beginning, and to watch for idle models."""
         if self._settings.model_idle_seconds:
             self._reaper = asyncio.create_task(self._unload_idle(), name="idle-models")
-        for model_type in self._settings.preload_models:
-            await self.load(model_type)
+        self.preload.start()
 
     async def close(self) -> None:
         """Unloads everything and ends the threads. Requests must have finished or been cancelled."""
         self._closing = True
+        self.preload.stop()
         if self._reaper is not None:
             self._reaper.cancel()
         if self._loading:
@@ -280,32 +284,36 @@ class ModelManager:
                 raise
             await self._evict(place)
             model = await self._read_or_refuse(spec, checkpoint, place, dtype)
-        model.max_batch = min(model.max_batch, self._settings.max_batch_size)
         replaced = self._slots.get(spec.model_type)
         self._install(spec, checkpoint, model)
         if replaced is not None:
             await self._retire(replaced)
         logger.info(
-            "Loaded %s as %s on %s in %.1f s, %.0f MB",
+            "Loaded %s as %s on %s in %.1f s, %.0f MB, batches of up to %d",
             spec.model_type,
             model.model_id,
             place,
             time.monotonic() - started,
             model.memory_bytes() / MEGABYTE,
+            model.max_batch,
         )
 
     def _install(self, spec: ModelSpec, checkpoint: Checkpoint, model: Model) -> None:
-        worker = self._workers.get(model.device)
-        if worker is None:
-            worker = self._workers[model.device] = DeviceWorker(model.device)
+        self.preload.loaded(spec.model_type)
         self._slots[spec.model_type] = Slot(
             spec,
             checkpoint,
             model,
-            worker,
+            self._worker(model.device),
             wait_seconds=self._settings.batch_wait_ms / 1000,
             on_batch=partial(self._metrics.batched, spec.model_type),
         )
+
+    def _worker(self, device: str) -> DeviceWorker:
+        worker = self._workers.get(device)
+        if worker is None:
+            worker = self._workers[device] = DeviceWorker(device)
+        return worker
 
     async def _find(self, spec: ModelSpec, model_id: str | None) -> Checkpoint:
         loop = asyncio.get_running_loop()
@@ -315,7 +323,32 @@ class ModelManager:
         return await loop.run_in_executor(self._downloads, self._hub.resolve_default, spec, preferred)
 
     async def _read(self, spec: ModelSpec, checkpoint: Checkpoint, device: str, dtype: str) -> Model:
-        return await self._in_loader(lambda: spec.loader()(checkpoint, device=device, dtype=dtype))
+        model: Model = await self._in_loader(lambda: spec.loader()(checkpoint, device=device, dtype=dtype))
+        try:
+            await self._make_ready(spec, model)
+        except BaseException:
+            await self._worker(model.device).call(model.unload)
+            raise
+        return model
+
+    async def _make_ready(self, spec: ModelSpec, model: Model) -> None:
+        """Tunes a model as settings want it, runs it once, and settles how many images make a batch."""
+        settings, worker = self._settings, self._worker(model.device)
+        if settings.max_batch_size:
+            model.max_batch = min(model.max_batch, settings.max_batch_size)
+        tune = partial(model.tune, compiled=settings.compile_models, channels_last=settings.channels_last)
+        await worker.call(tune)
+        wanted = model.device.startswith("cuda") or settings.compile_models
+        if not (wanted if settings.warm_up == "auto" else settings.warm_up == "on"):
+            return
+        request = example(spec.task)
+        await warm_up(model, worker, request)
+        if not settings.max_batch_size:
+            model.max_batch = await measure_batch(model, worker, request)
+        if settings.compile_models:
+            # From a second size on, code is compiled that takes any.
+            await warm_up(model, worker, example(spec.task, request.image.shape[1], request.image.shape[0]))
+            await warm_batches(model, worker, request)
 
     async def _read_or_refuse(self, spec: ModelSpec, checkpoint: Checkpoint, device: str, dtype: str) -> Model:
         try:

@@ -125,6 +125,17 @@ class Model(ABC, Generic[Request, Item, Raw, Result]):
     def unload(self) -> None:
         """Gives the memory back to the device. The model is not used afterwards."""
 
+    def tune(self, *, compiled: bool = False, channels_last: bool = False) -> None:
+        """Prepares the network to run faster, before its first pass. Does nothing for a model that knows no way.
+
+        Args:
+            compiled: compile what takes most of the time; every new shape then costs seconds at its first pass.
+            channels_last: lay out the weights of convolutions as most kernels for them like it.
+        """
+
+    def trim(self) -> None:
+        """Gives back what the device keeps for a next pass beyond the weights. Does nothing where it keeps nothing."""
+
     def __call__(self, request: Request) -> Result:
         """All three steps in the calling thread, for scripts and tests."""
         item = self.preprocess(request)

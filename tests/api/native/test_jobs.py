@@ -137,6 +137,7 @@ async def test_a_full_queue_answers_503_with_retry_after(serve: Serve) -> None:
         ids = [(await submit(client)).json()["job_id"] for _ in range(2)]
         refused = await submit(client)
         assert (refused.status_code, int(refused.headers["retry-after"]) > 0) == (503, True)
+        assert (await submit(client, images=["no picture"])).status_code == 503, "nothing is decoded in vain"
         GATE.set()
         assert [(await finished(client, job_id))["status"] for job_id in ids] == ["completed", "completed"]
 

@@ -43,10 +43,10 @@ async def test_gauges_say_what_is_there_now(client: httpx.AsyncClient) -> None:
 
 
 async def test_failures_are_counted_by_what_they_were(client: httpx.AsyncClient) -> None:
-    response = await client.post("/inference/sam3", json={"images": [IMAGE], "prompts": [stand_ins.BROKEN]})
+    response = await client.post("/inference/seg_menter", json={"images": [IMAGE], "prompts": [stand_ins.BROKEN]})
     assert response.status_code == 500
     samples = await scrape(client)
-    assert samples["vision_failures_total", labels(model_type="sam3", error="ZeroDivisionError")] == 1
+    assert samples["vision_failures_total", labels(model_type="seg_menter", error="ZeroDivisionError")] == 1
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from vision_model_repo.api.dependencies import EngineDependency
 from vision_model_repo.engine.devices import device_memory, gpu_memory
 
 GIGABYTE = 2**30
+RETRY_SECONDS = 5
+"""After which another look at `/ready` is worth it."""
 
 router = APIRouter(tags=["health"])
 
@@ -37,6 +39,16 @@ class Health(BaseModel):
     gpu_available: bool = Field(description="Whether there is a GPU.", examples=[True])
 
 
+class Readiness(BaseModel):
+    """Whether the models that the server was started with are there."""
+
+    status: Literal["ready", "loading", "failed"] = Field(
+        description="Failed when a model could not be loaded and nothing more is to be waited for.", examples=["ready"]
+    )
+    loading: list[str] = Field(description="Model types that are still being loaded and warmed up.", examples=[[]])
+    failed: dict[str, str] = Field(description="Why a model type could not be loaded.", examples=[{}])
+
+
 @router.get("/")
 async def root() -> Welcome:
     """Names the API and its version."""
@@ -56,3 +68,16 @@ async def health(engine: EngineDependency, response: Response) -> Health:
         available_memory_gb=round((gpu or device_memory("cpu")).free / GIGABYTE, 2),
         gpu_available=gpu is not None,
     )
+
+
+@router.get(
+    "/ready", responses={503: {"model": Readiness, "description": "Models of PRELOAD_MODELS are not loaded and warm."}}
+)
+async def ready(engine: EngineDependency, response: Response) -> Readiness:
+    """Says whether the models of PRELOAD_MODELS are loaded and warm; with none there, the server is ready at once."""
+    preload = engine.manager.preload
+    if not preload.ready:
+        response.status_code = 503
+        response.headers["Retry-After"] = str(RETRY_SECONDS)
+    status = "ready" if preload.ready else "loading" if preload.loading else "failed"
+    return Readiness(status=status, loading=preload.loading, failed=preload.failures)

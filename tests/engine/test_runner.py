@@ -134,8 +134,9 @@ async def test_ten_requests_for_one_new_image_encode_it_once(bench: Callable[...
     assert [timings.cached for _, timings in answers].count(False) == 1
 
 
-async def test_the_second_look_skips_the_encoder(bench: Callable[..., Bench]) -> None:
-    it = bench()
+@pytest.mark.parametrize("alike", [False, True])
+async def test_the_second_look_skips_the_encoder(bench: Callable[..., Bench], alike: bool) -> None:
+    it = bench(alike=alike)
     first = (await it.ask(image(1)))[1]
     result, second = await it.ask(image(1), negative=True)
     assert result == -48
@@ -143,7 +144,9 @@ async def test_the_second_look_skips_the_encoder(bench: Callable[..., Bench]) ->
     assert (first.cached, second.cached) == (False, True)
     assert first.encode >= 0.02
     assert second.encode == 0
-    assert second.queue < 0.02
+    assert 0 <= second.queue < 0.02
+    assert (second.prompt == 0) == alike
+    assert first.queue >= 0
 
 
 @pytest.mark.parametrize("alike", [False, True])

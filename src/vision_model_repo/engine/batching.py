@@ -41,8 +41,8 @@ class Entry:
 
     @property
     def queued(self) -> float:
-        """Seconds of waiting."""
-        return self.started - self.since
+        """Seconds of waiting; none for what needed no pass."""
+        return self.started - self.since if self.started else 0.0
 
     @property
     def ran(self) -> float:

@@ -45,7 +45,7 @@ def _path(scope: Scope) -> str:
 
 
 def _is_open(scope: Scope) -> bool:
-    """Whether a request needs no key and counts for no limit: health, readiness, documentation and the files that it loads."""
+    """Whether a request needs no key and counts for no limit: health, documentation and the files that it loads."""
     path = _path(scope)
     return path in OPEN_PATHS or path.startswith(f"{DOCUMENTATION_FILES}/")
 

@@ -1,0 +1,35 @@
+"""A request of every task, for the first pass of a model that nobody has asked anything yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vision_model_repo.tasks.depth import DepthRequest
+from vision_model_repo.tasks.detection import DetectionRequest
+from vision_model_repo.tasks.features import FeatureRequest
+from vision_model_repo.tasks.segmentation import SegmentationPrompt, SegmentationRequest
+
+HEIGHT, WIDTH = 480, 640
+"""Of an ordinary picture, whose sides' ratio is that of most cameras."""
+
+EXAMPLES: Mapping[str, Callable[[NDArray[np.uint8]], Any]] = {
+    "segmentation": lambda image: SegmentationRequest(image, (SegmentationPrompt("object"),)),
+    "detection": lambda image: DetectionRequest(image, ("object",)),
+    "depth": DepthRequest,
+    "features": FeatureRequest,
+}
+
+
+def example(task: str, height: int = HEIGHT, width: int = WIDTH) -> Any:
+    """A request about a picture of a task's kind. Raises KeyError for a task that has none."""
+    return EXAMPLES[task](_picture(height, width))
+
+
+def _picture(height: int, width: int) -> NDArray[np.uint8]:
+    """(height, width, 3): grey from left to right, since some networks see nothing at all in one even colour."""
+    row = np.linspace(0, 255, width).astype(np.uint8)
+    return np.ascontiguousarray(np.broadcast_to(row[None, :, None], (height, width, 3)))

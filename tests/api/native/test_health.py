@@ -1,0 +1,56 @@
+"""GET /ready: whether the models that the server was started with are there."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+import pytest
+
+from tests.api import stand_ins
+from tests.api.conftest import Serve
+
+
+async def readiness(client: httpx.AsyncClient, status: str) -> httpx.Response:
+    """The answer once it has a status; a test that waits for ever fails by its time limit."""
+    while (answer := await client.get("/ready")).json()["status"] != status:
+        await asyncio.sleep(0.01)
+    return answer
+
+
+async def test_a_server_without_models_to_preload_is_ready_at_once(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/ready")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ready", "loading": [], "failed": {}})
+
+
+async def test_health_answers_while_a_model_warms_up_and_ready_waits_for_it(serve: Serve) -> None:
+    stand_ins.GATE.clear()
+    async with asyncio.timeout(20), serve(preload_models="detector,backbone", warm_up="on") as client:
+        assert (await client.get("/health")).status_code == 200
+        while not stand_ins.SEEN:
+            await asyncio.sleep(0.01)
+        answer = await client.get("/ready")
+        assert (answer.status_code, answer.json()["loading"]) == (503, ["detector", "backbone"])
+        assert int(answer.headers["retry-after"]) > 0
+        assert (await client.get("/health")).json()["loaded_models"] == [], "it is not announced before it is warm"
+        stand_ins.GATE.set()
+        assert (await readiness(client, "ready")).status_code == 200
+        assert sorted((await client.get("/health")).json()["loaded_models"]) == ["backbone", "detector"]
+
+
+async def test_a_model_that_cannot_be_loaded_is_named(serve: Serve) -> None:
+    async with asyncio.timeout(20), serve(preload_models="detector", allowed_model_ids="other/*") as client:
+        answer = await readiness(client, "failed")
+        assert answer.status_code == 503 and list(answer.json()["failed"]) == ["detector"]
+        assert (await client.get("/health")).json()["status"] == "healthy"
+
+
+async def test_ready_needs_no_key(serve: Serve) -> None:
+    async with serve(api_keys=("k",)) as client:
+        assert (await client.get("/ready")).status_code == 200
+
+
+async def test_a_model_type_that_does_not_exist_stops_the_start(serve: Serve) -> None:
+    with pytest.raises(Exception, match="Unknown model_type 'nothing'"):
+        async with serve(preload_models="nothing"):
+            pass

@@ -47,10 +47,11 @@ def serve(settings: Settings, *, reload: bool = False) -> None:
 
 
 def log_config(level: str) -> dict[str, Any]:
-    """Uvicorn's logging, extended to the package's own loggers."""
+    """Uvicorn's logging, extended to the package's own loggers. Of broken forms the client is told, and nobody else."""
     config = deepcopy(LOGGING_CONFIG)
     config["formatters"]["default"]["fmt"] = "%(asctime)s %(levelprefix)s %(message)s"
     config["loggers"]["vision_model_repo"] = {"handlers": ["default"], "level": level, "propagate": False}
+    config["loggers"]["python_multipart"] = {"level": "ERROR"}
     return config
 
 

@@ -58,7 +58,8 @@ class PromptEncoder:
             raise InvalidInput(f"{name} is empty. Give it a text, exemplar boxes, or both.")
         text = text or WORDLESS
         with self._lock:
-            ids = self._tokenizer(text)["input_ids"]
+            # Not verbose: what is too long is refused below, in better words than the tokenizer's.
+            ids = self._tokenizer(text, verbose=False)["input_ids"]
         if len(ids) > self._max_tokens:
             raise InvalidInput(
                 f"{name} ({text[:40]!r}...) has {len(ids)} tokens, and this model reads {self._max_tokens}. Use a "

@@ -35,6 +35,11 @@ def test_models_lists_what_is_embedded_and_what_is_on_the_hub() -> None:
     assert done.output.count("embedded") == 4
 
 
+def test_models_has_nothing_to_warn_about(caplog: pytest.LogCaptureFixture) -> None:
+    CliRunner().invoke(app, ["models"])
+    assert caplog.messages == []
+
+
 def test_run_prints_what_the_server_would_answer(picture: Path) -> None:
     done = CliRunner().invoke(app, ["run", "grounding-dino", str(picture), "-p", "sphere", "-o", "box_threshold=0.2"])
     assert done.exit_code == 0, done.output

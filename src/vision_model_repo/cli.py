@@ -131,9 +131,8 @@ async def _infer(model_type: str, image: bytes, fields: dict[str, Any], *, draw:
         spec = engine.manager.catalog[model_type]
         inference = Inference(engine, spec, task_of(spec).options.model_validate(fields), [image])
         inference.check()
-        if draw:
-            return (await inference.overlay())[0]
-        return await inference.answer(time.perf_counter())
+        started = time.perf_counter()
+        return (await inference.overlay(started))[0] if draw else await inference.answer(started)
     finally:
         await engine.close()
 

@@ -126,7 +126,9 @@ class Hub:
             ) from None
         except Exception as error:
             # The library passes on the errors of whichever HTTP client it is built on.
-            logger.warning("Download of %s failed: %s: %s", model_id, type(error).__name__, error)
+            # Offline nothing was to be downloaded, and what the caller is told is all there is to say.
+            level = logging.DEBUG if self._offline else logging.WARNING
+            logger.log(level, "Download of %s failed: %s: %s", model_id, type(error).__name__, error)
             raise self._failure(model_id, error) from None
 
     def _failure(self, model_id: str, error: Exception) -> VisionError:

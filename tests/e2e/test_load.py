@@ -49,7 +49,7 @@ async def test_one_request_too_many_is_told_when_to_come_back(start_server: Star
 
 @pytest.mark.parametrize("device", ["cuda:9", "tpu"])
 async def test_a_device_that_is_not_there(server: Server, device: str) -> None:
-    async with httpx.AsyncClient(base_url=server.url) as client:
+    async with httpx.AsyncClient(base_url=server.url, timeout=120) as client:
         body = {"model_type": "sam3", "model_id": "demo/sam3", "device": device}
         answer = await client.post("/models/load", json=body)
         assert answer.status_code == 400

@@ -14,20 +14,20 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import DepthAnythingForDepthEstimation, DPTImageProcessor
 
 from vision_model_repo.errors import InvalidInput
 from vision_model_repo.models.base import Checkpoint, EncoderModel, HostArrays, Model
 from vision_model_repo.models.torch_model import (
+    ImageInput,
     TorchModel,
     check_architecture,
     place,
     read,
     read_config,
     read_processor,
-    resize_and_normalize,
 )
 from vision_model_repo.tasks.depth import DepthRequest, DepthResult
 
@@ -66,11 +66,16 @@ class DepthAnything(
 
     answers_alike = True
 
-    def __init__(
-        self, checkpoint: Checkpoint, network: DepthAnythingForDepthEstimation, processor: DPTImageProcessor
-    ) -> None:
+    def __init__(self, checkpoint: Checkpoint, network: DepthAnythingForDepthEstimation, processor: Any) -> None:
         super().__init__(checkpoint, network)
-        self._processor: Any = processor
+        self._processor = processor
+        self._images = ImageInput(
+            self._input_size,
+            mean=processor.image_mean,
+            std=processor.image_std,
+            resample=processor.resample,
+            device=self.device,
+        )
         self._patch_size = int(self.network.config.patch_size)
         self._unit: Unit = UNITS[self.network.config.depth_estimation_type]
 
@@ -78,20 +83,18 @@ class DepthAnything(
         return Item(*request.image.shape[:2])
 
     def prepare(self, image: NDArray[np.uint8]) -> Tensor:
-        """(3, h, w) as the network wants it. Raises InvalidInput for a large image that is far longer than wide."""
-        return resize_and_normalize(
-            image,
-            self._input_size(*image.shape[:2]),
-            mean=self._processor.image_mean,
-            std=self._processor.image_std,
-            resample=self._processor.resample,
-        )
+        """Raises InvalidInput for a large image that is far longer than wide."""
+        return self._images.prepare(image)
 
-    def image_key(self, pixels: Tensor) -> torch.Size:
-        return pixels.shape
+    def image_key(self, pixels: Tensor) -> tuple[int, int]:
+        return self._images.size(pixels)
+
+    @property
+    def encoders(self) -> list[nn.Module]:
+        return [self.network.backbone]
 
     def encode(self, images: Sequence[Tensor]) -> list[DepthMap]:
-        pixels = self.to_device(images, getattr(torch, self.dtype))
+        pixels = self._images.batch(images, getattr(torch, self.dtype))
         rows, columns = pixels.shape[2] // self._patch_size, pixels.shape[3] // self._patch_size
         with torch.inference_mode():
             features = [level.float() for level in self.network.backbone(pixels).feature_maps]

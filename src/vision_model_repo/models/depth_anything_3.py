@@ -23,7 +23,7 @@ from vision_model_repo.errors import InvalidInput, NotFound
 from vision_model_repo.models.base import Checkpoint, EncoderModel, HostArrays
 from vision_model_repo.models.catalog import DEPTH_ANYTHING_3
 from vision_model_repo.models.depth_anything import resize_depth
-from vision_model_repo.models.torch_model import TorchModel, place, read_config, resize_and_normalize
+from vision_model_repo.models.torch_model import ImageInput, TorchModel, place, read_config
 from vision_model_repo.tasks.depth import DepthRequest, DepthResult
 
 LONGER_SIDE = 504
@@ -72,20 +72,27 @@ class DepthAnything3(
         super().__init__(checkpoint, network, max_batch=1 if finds_sky else 8)
         self.dtype = dtype
         self._metric = hasattr(network, "da3_metric")
+        self._images = ImageInput(
+            resized_size, mean=MEAN, std=STD, resample=InterpolationMode.BICUBIC, device=self.device
+        )
 
     def preprocess(self, request: DepthRequest) -> Item:
         return Item(*request.image.shape[:2])
 
     def prepare(self, image: NDArray[np.uint8]) -> Tensor:
-        """(3, h, w) as the network wants it, on average within one grey level of the package's own two steps."""
-        size = resized_size(*image.shape[:2])
-        return resize_and_normalize(image, size, mean=MEAN, std=STD, resample=InterpolationMode.BICUBIC)
+        """On average within one grey level of the package's own two steps."""
+        return self._images.prepare(image)
 
-    def image_key(self, pixels: Tensor) -> torch.Size:
-        return pixels.shape
+    def image_key(self, pixels: Tensor) -> tuple[int, int]:
+        return self._images.size(pixels)
+
+    @property
+    def encoders(self) -> list[nn.Module]:
+        """One, or two of the nested checkpoint."""
+        return [module for name, module in self.network.named_modules() if name.split(".")[-1] == "backbone"]
 
     def encode(self, images: Sequence[Tensor]) -> list[Raw]:
-        pixels = self.to_device(images)[:, None]
+        pixels = self._images.batch(images, torch.float32)[:, None]
         with torch.inference_mode(), _same_random_numbers(pixels.device), self._autocast(pixels.device):
             try:
                 output = self.network(pixels)

@@ -18,12 +18,12 @@ from transformers import DINOv3ConvNextModel, DINOv3ViTImageProcessor, DINOv3ViT
 
 from vision_model_repo.models.base import Checkpoint, EncoderModel, HostArrays
 from vision_model_repo.models.torch_model import (
+    ImageInput,
     TorchModel,
     check_architecture,
     place,
     read,
     read_processor,
-    resize_and_normalize,
 )
 from vision_model_repo.tasks.features import FeatureRequest, FeatureResult
 
@@ -56,29 +56,27 @@ class Dinov3(
 
     def __init__(self, checkpoint: Checkpoint, network: PreTrainedModel, processor: Any) -> None:
         super().__init__(checkpoint, network)
-        self._processor = processor
         size, config = processor.size, self.network.config
         # A ConvNeXt halves its input twice in the stem and once before each later stage.
         patch = getattr(config, "patch_size", None) or 4 * 2 ** (len(config.hidden_sizes) - 1)
-        self._size = (size["height"], size["width"])
+        self._images = ImageInput(
+            lambda height, width: (size["height"], size["width"]),
+            mean=processor.image_mean,
+            std=processor.image_std,
+            resample=processor.resample,
+            device=self.device,
+        )
         self._grid = (size["height"] // patch, size["width"] // patch)
 
     def preprocess(self, request: FeatureRequest) -> Item:
         return Item(request.normalize)
 
     def prepare(self, image: NDArray[np.uint8]) -> Tensor:
-        """(3, h, w) as the network wants it."""
-        return resize_and_normalize(
-            image,
-            self._size,
-            mean=self._processor.image_mean,
-            std=self._processor.image_std,
-            resample=self._processor.resample,
-        )
+        return self._images.prepare(image)
 
     def encode(self, images: Sequence[Tensor]) -> list[Features]:
         with torch.inference_mode():
-            outputs = self.network(self.to_device(images, getattr(torch, self.dtype)))
+            outputs = self.network(self._images.batch(images, getattr(torch, self.dtype)))
             tokens = outputs.last_hidden_state.float().cpu().numpy()
             pooled = outputs.pooler_output.float().cpu().numpy()
         return [Features(one.copy(), other.copy()) for one, other in zip(tokens, pooled, strict=True)]

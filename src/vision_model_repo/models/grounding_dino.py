@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.ops import box_convert
 from transformers import GroundingDinoForObjectDetection, GroundingDinoProcessor
 from transformers.image_transforms import get_size_with_aspect_ratio
@@ -25,12 +25,12 @@ from vision_model_repo.errors import InvalidInput
 from vision_model_repo.formats.boxes import box_area, clip_boxes
 from vision_model_repo.models.base import Checkpoint
 from vision_model_repo.models.torch_model import (
+    ImageInput,
     TorchModel,
     check_architecture,
     place,
     read,
     read_prompt_processor,
-    resize_and_normalize,
 )
 from vision_model_repo.tasks.detection import DetectionRequest, DetectionResult
 
@@ -56,7 +56,7 @@ class Caption:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One image, (3, h, w) as the network wants it, with its original size and the captions to read it against."""
+    """One image as `ImageInput` prepares it, with its original size and the captions to read it against."""
 
     pixels: Tensor
     height: int
@@ -90,7 +90,15 @@ class GroundingDino(TorchModel[DetectionRequest, Item, list[Scored], DetectionRe
     ) -> None:
         super().__init__(checkpoint, network)
         self.dtype = dtype
-        self._images: Any = processor.image_processor
+        images: Any = processor.image_processor
+        self._size = images.size
+        self._images = ImageInput(
+            self._resized,
+            mean=images.image_mean,
+            std=images.image_std,
+            resample=images.resample,
+            device=self.device,
+        )
         self._tokenizer: Any = processor.tokenizer
         # The tokenizers of transformers change their padding on every call, and may not be shared meanwhile.
         self._tokenizer_lock = threading.Lock()
@@ -107,13 +115,7 @@ class GroundingDino(TorchModel[DetectionRequest, Item, list[Scored], DetectionRe
             raise InvalidInput("Give at least one phrase to look for.")
         height, width = request.image.shape[:2]
         return Item(
-            pixels=resize_and_normalize(
-                request.image,
-                self._resized(height, width),
-                mean=self._images.image_mean,
-                std=self._images.image_std,
-                resample=self._images.resample,
-            ),
+            pixels=self._images.prepare(request.image),
             height=height,
             width=width,
             captions=tuple(self._captions(request.phrases)),
@@ -122,11 +124,15 @@ class GroundingDino(TorchModel[DetectionRequest, Item, list[Scored], DetectionRe
 
     def batch_key(self, item: Item) -> Hashable:
         """Padding pictures would move boxes, and padding captions would shift scores by rounding."""
-        return item.pixels.shape, tuple(len(caption.token_ids) for caption in item.captions)
+        return self._images.size(item.pixels), tuple(len(caption.token_ids) for caption in item.captions)
+
+    @property
+    def encoders(self) -> list[nn.Module]:
+        return [self.network.model.backbone]
 
     def forward(self, items: Sequence[Item]) -> list[list[Scored]]:
         with torch.inference_mode():
-            pixels = self.to_device([item.pixels for item in items], getattr(torch, self.dtype))
+            pixels = self._images.batch([item.pixels for item in items], getattr(torch, self.dtype))
             captions = zip(*(item.captions for item in items), strict=True)
             rounds = [self._read(pixels, caption) for caption in captions]
         return [list(scored) for scored in zip(*rounds, strict=True)]
@@ -145,7 +151,7 @@ class GroundingDino(TorchModel[DetectionRequest, Item, list[Scored], DetectionRe
         return DetectionResult(boxes[order], scores[order], tuple(labels[index] for index in order))
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:
-        size = self._images.size
+        size = self._size
         if not size.shortest_edge:
             return size.height, size.width
         resized = get_size_with_aspect_ratio((height, width), size.shortest_edge, size.longest_edge)

@@ -9,33 +9,34 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from transformers import Sam3Model, Sam3Processor
+from torch import Tensor, nn
+from transformers import PreTrainedModel, Sam3Model, Sam3Processor, Sam3VideoModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.sam3.modeling_sam3 import Sam3SinePositionEmbedding, Sam3VisionEncoderOutput
 
 from vision_model_repo.errors import InvalidInput
-from vision_model_repo.formats.logits import upsample_mask
-from vision_model_repo.formats.masks import RunLengths, resolve_overlaps
 from vision_model_repo.models.base import Checkpoint, EncoderModel
+from vision_model_repo.models.sam3_answers import Answer, Found, Item, to_result
+from vision_model_repo.models.sam3_clicks import ClickDecoder, EncodedObject, Readings, encode_object
 from vision_model_repo.models.sam3_prompts import EncodedPrompt, PromptEncoder
 from vision_model_repo.models.torch_model import (
+    ImageInput,
     TorchModel,
     check_architecture,
     place,
     read,
     read_prompt_processor,
-    resize_and_normalize,
 )
-from vision_model_repo.tasks.segmentation import Instances, SegmentationRequest, SegmentationResult
+from vision_model_repo.tasks.segmentation import SegmentationRequest, SegmentationResult
 
+NETWORKS: dict[str, type[PreTrainedModel]] = {"sam3": Sam3Model, "sam3_video": Sam3VideoModel}
 MAX_BATCH = 4
 """Images encoded together; one of the published size nearly fills a GPU by itself."""
 PROMPTS_TOGETHER = 8
@@ -44,50 +45,42 @@ TEXTS_REMEMBERED = 512
 """Texts whose features are kept; 16 kB each in bfloat16."""
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """Prompts about one image, its size in pixels, and its encoding: the last hidden state (T, D) of the ViT."""
-
-    height: int
-    width: int
-    prompts: tuple[EncodedPrompt, ...]
-    threshold: float
-    mask_threshold: float
-    overlap_weights: tuple[float, ...] | None
-    encoding: Tensor | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """The queries of one prompt that pass the threshold: scores (N,) and mask logits (N, h, w), in float32."""
-
-    scores: NDArray[np.float32]
-    logits: NDArray[np.float32]
-    presence: float
-
-
 class Sam3(
-    TorchModel[SegmentationRequest, Item, list[Found], SegmentationResult],
-    EncoderModel[SegmentationRequest, Item, list[Found], SegmentationResult, Tensor, Tensor],
+    TorchModel[SegmentationRequest, Item, Answer, SegmentationResult],
+    EncoderModel[SegmentationRequest, Item, Answer, SegmentationResult, Tensor, Tensor],
 ):
     """SAM 3 on one device.
 
     A score is the query's own times the prompt's presence, as in the paper.
     """
 
-    def __init__(self, checkpoint: Checkpoint, network: Sam3Model, processor: Sam3Processor) -> None:
+    def __init__(self, checkpoint: Checkpoint, network: Sam3Model | Sam3VideoModel, processor: Sam3Processor) -> None:
         super().__init__(checkpoint, network, max_batch=MAX_BATCH)
-        self._images: Any = processor.image_processor
-        self._prompts = PromptEncoder(
-            processor.tokenizer, max_tokens=int(self.network.config.text_config.max_position_embeddings)
+        images: Any = processor.image_processor
+        self._size = size = (images.size["height"], images.size["width"])
+        self._images = ImageInput(
+            lambda height, width: size,
+            mean=images.image_mean,
+            std=images.image_std,
+            resample=images.resample,
+            device=self.device,
         )
-        self._patch_size = int(self.network.config.vision_config.backbone_config.patch_size)
+        self._prompts = PromptEncoder(
+            processor.tokenizer, max_tokens=int(self._detector.config.text_config.max_position_embeddings)
+        )
+        self._clicks = ClickDecoder(network) if isinstance(network, Sam3VideoModel) else None
+        self._patch_size = int(self._detector.config.vision_config.backbone_config.patch_size)
         self._texts: OrderedDict[str, Tensor] = OrderedDict()
 
+    @property
+    def _detector(self) -> Any:
+        """What finds by phrases and exemplars: all of the network, or its part where there is a tracker too."""
+        return self.network if self._clicks is None else self.network.detector_model
+
     def preprocess(self, request: SegmentationRequest) -> Item:
-        """Raises InvalidInput for a prompt that is empty or too long, or a box that marks nothing."""
-        if not request.prompts:
-            raise InvalidInput("Give at least one prompt: a phrase, exemplar boxes, or both.")
+        """Raises InvalidInput for a prompt that is empty or too long, or one that marks nothing in the image."""
+        if not request.prompts and not request.objects:
+            raise InvalidInput("Give at least one prompt (a phrase, exemplar boxes, or both) or an object.")
         if request.overlap_weights is not None and len(request.overlap_weights) != len(request.prompts):
             raise InvalidInput(
                 f"There are {len(request.overlap_weights)} weights for overlaps but {len(request.prompts)} prompts. "
@@ -101,48 +94,84 @@ class Sam3(
                 self._prompts.encode(prompt, f"Prompt {index}", height=height, width=width)
                 for index, prompt in enumerate(request.prompts)
             ),
+            objects=self._encode_objects(request),
             threshold=request.threshold,
             mask_threshold=request.mask_threshold,
             overlap_weights=request.overlap_weights,
         )
 
-    def prepare(self, image: NDArray[np.uint8]) -> Tensor:
-        """(3, H, W) as the network wants it."""
-        size = self._images.size
-        return resize_and_normalize(
-            image,
-            (size["height"], size["width"]),
-            mean=self._images.image_mean,
-            std=self._images.image_std,
-            resample=self._images.resample,
+    def _encode_objects(self, request: SegmentationRequest) -> tuple[EncodedObject, ...]:
+        if not request.objects:
+            return ()
+        if self._clicks is None:
+            raise InvalidInput(
+                f"{self.model_id} has no tracker, which is what answers points and boxes of single objects. Use a "
+                "checkpoint that has one, such as facebook/sam3, or exemplar boxes."
+            )
+        height, width = request.image.shape[:2]
+        mask_size = self._clicks.mask_size
+        return tuple(
+            encode_object(
+                prompt,
+                f"Object {index}",
+                height=height,
+                width=width,
+                mask_size=mask_size,
+                multimask=request.multimask,
+            )
+            for index, prompt in enumerate(request.objects)
         )
+
+    def prepare(self, image: NDArray[np.uint8]) -> Tensor:
+        return self._images.prepare(image)
+
+    @property
+    def encoders(self) -> list[nn.Module]:
+        return [self._detector.vision_encoder.backbone]
 
     def encode(self, images: Sequence[Tensor]) -> list[Tensor]:
         """What the ViT sees, by far most of the work; the pyramid above it is several times larger, and cheap."""
         with torch.inference_mode():
-            states = self.network.vision_encoder.backbone(self._to_network(images)).last_hidden_state
+            states = self._detector.vision_encoder.backbone(
+                self._images.batch(images, getattr(torch, self.dtype))
+            ).last_hidden_state
             return [state.clone() for state in states]
 
     def attach(self, item: Item, encoding: Tensor) -> Item:
         return replace(item, encoding=encoding)
 
-    def forward(self, items: Sequence[Item]) -> list[list[Found]]:
+    def forward(self, items: Sequence[Item]) -> list[Answer]:
+        with torch.inference_mode():
+            found = self._find([item for item in items if item.prompts])
+            return [
+                Answer(next(found) if item.prompts else [], self._outline(item) if item.objects else [])
+                for item in items
+            ]
+
+    def _find(self, items: Sequence[Item]) -> Iterator[list[Found]]:
+        """What the detector finds for the prompts of each item."""
+        if not items:
+            return
         asked = [(index, prompt) for index, item in enumerate(items) for prompt in item.prompts]
         found: dict[int, Found] = {}
-        with torch.inference_mode():
-            vision, rows = self._pyramid([item.encoding for item in items])
-            texts = self._text_features([prompt for _, prompt in asked])
-            for chunk in _chunks([len(prompt.boxes) for _, prompt in asked]):
-                owners = [asked[index][0] for index in chunk]
-                answers = self._decode(
-                    _select(vision, [rows[owner] for owner in owners]),
-                    torch.stack([texts[asked[index][1].text] for index in chunk]),
-                    [asked[index][1] for index in chunk],
-                    [items[owner].threshold for owner in owners],
-                )
-                found.update(zip(chunk, answers, strict=True))
+        vision, rows = self._pyramid([item.encoding for item in items])
+        texts = self._text_features([prompt for _, prompt in asked])
+        for chunk in _chunks([len(prompt.boxes) for _, prompt in asked]):
+            owners = [asked[index][0] for index in chunk]
+            answers = self._decode(
+                _select(vision, [rows[owner] for owner in owners]),
+                torch.stack([texts[asked[index][1].text] for index in chunk]),
+                [asked[index][1] for index in chunk],
+                [items[owner].threshold for owner in owners],
+            )
+            found.update(zip(chunk, answers, strict=True))
         answers = iter([found[index] for index in range(len(asked))])
-        return [[next(answers) for _ in item.prompts] for item in items]
+        yield from [[next(answers) for _ in item.prompts] for item in items]
+
+    def _outline(self, item: Item) -> list[Readings]:
+        """What the tracker makes of the objects of an item."""
+        assert self._clicks is not None and item.encoding is not None
+        return self._clicks.decode(item.encoding, item.objects)
 
     def _pyramid(self, encodings: Sequence[Tensor | None]) -> tuple[Sam3VisionEncoderOutput, list[int]]:
         """The feature pyramid of every image that is asked about, once, and the row of each question's image."""
@@ -150,19 +179,13 @@ class Sam3(
         rows = list(different)
         states = torch.stack([encoding.to(self.device) for encoding in different.values()])
         # As Sam3VisionModel goes on from its backbone.
-        grid = self._images.size["height"] // self._patch_size, self._images.size["width"] // self._patch_size
-        levels, positions = self.network.vision_encoder.neck(states.transpose(1, 2).unflatten(2, grid))
+        grid = self._size[0] // self._patch_size, self._size[1] // self._patch_size
+        levels, positions = self._detector.vision_encoder.neck(states.transpose(1, 2).unflatten(2, grid))
         vision = Sam3VisionEncoderOutput(fpn_hidden_states=levels, fpn_position_encoding=positions)
         return vision, [rows.index(id(encoding)) for encoding in encodings]
 
-    def postprocess(self, raw: list[Found], item: Item) -> SegmentationResult:
-        masks = [
-            [upsample_mask(logits, item.height, item.width, threshold=item.mask_threshold) for logits in found.logits]
-            for found in raw
-        ]
-        if item.overlap_weights is not None:
-            masks = _share_pixels(masks, [found.scores for found in raw], item.overlap_weights)
-        return SegmentationResult(tuple(_instances(found, own, item) for found, own in zip(raw, masks, strict=True)))
+    def postprocess(self, raw: Answer, item: Item) -> SegmentationResult:
+        return to_result(raw, item)
 
     def unload(self) -> None:
         self._texts.clear()
@@ -177,7 +200,7 @@ class Sam3(
         """Features (T, D) of every text, from memory where they are."""
         new = {prompt.text: prompt for prompt in prompts if prompt.text not in self._texts}
         if new:
-            features = self.network.get_text_features(
+            features = self._detector.get_text_features(
                 input_ids=self.to_device([prompt.token_ids for prompt in new.values()]),
                 attention_mask=self.to_device([prompt.attention_mask for prompt in new.values()]),
             ).pooler_output
@@ -199,7 +222,7 @@ class Sam3(
     ) -> list[Found]:
         """Answers B prompts with the same number of boxes from the features of B images and B texts."""
         has_boxes = len(prompts[0].boxes) > 0
-        outputs = self.network(
+        outputs = self._detector(
             vision_embeds=vision,
             text_embeds=BaseModelOutputWithPooling(pooler_output=texts),
             # Without it the padding would be read as text, and every score would change.
@@ -222,14 +245,14 @@ class Sam3(
 
 
 def load(checkpoint: Checkpoint, *, device: str, dtype: str) -> Sam3:
-    """Reads a checkpoint in the format of `facebook/sam3`, whose tracker for video is left out.
+    """Reads a checkpoint in the format of `facebook/sam3`, or one that has the detector alone and answers no clicks.
 
     Raises:
         NotFound: the checkpoint is of another kind, or a part of it is missing.
     """
-    check_architecture(checkpoint, ("sam3", "sam3_video"))
+    network_class = NETWORKS[check_architecture(checkpoint, list(NETWORKS))]
     processor = read_prompt_processor(Sam3Processor, checkpoint)
-    network = place(read(Sam3Model, checkpoint), device=device, dtype=dtype)
+    network = place(read(network_class, checkpoint), device=device, dtype=dtype)
     return Sam3(checkpoint, network, processor)
 
 
@@ -255,27 +278,6 @@ def _select(vision: Sam3VisionEncoderOutput, images: Sequence[int]) -> Sam3Visio
         fpn_hidden_states=tuple(select(level) for level in vision.fpn_hidden_states),
         # Positions are those of any image.
         fpn_position_encoding=tuple(level[:1].expand(count, -1, -1, -1) for level in vision.fpn_position_encoding),
-    )
-
-
-def _share_pixels(
-    masks: Sequence[Sequence[RunLengths]], scores: Sequence[NDArray[np.float32]], weights: Sequence[float]
-) -> list[list[RunLengths]]:
-    """Gives each pixel to the mask with the highest score times weight, across all prompts."""
-    priorities = np.concatenate([own * weight for own, weight in zip(scores, weights, strict=True)])
-    resolved = iter(resolve_overlaps([mask for own in masks for mask in own], priorities.tolist()))
-    return [[next(resolved) for _ in own] for own in masks]
-
-
-def _instances(found: Found, masks: Sequence[RunLengths], item: Item) -> Instances:
-    """The masks that have a pixel, best first, with their boxes."""
-    boxes = [mask.box for mask in masks]
-    order = [index for index in np.argsort(-found.scores, kind="stable").tolist() if boxes[index] is not None]
-    return Instances(
-        scores=found.scores[order],
-        boxes=np.array([boxes[index] for index in order], np.float32).reshape(-1, 4),
-        masks=tuple(masks[index] for index in order),
-        presence=found.presence,
     )
 
 

@@ -6,15 +6,17 @@ import ctypes
 import gc
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 from transformers import BaseImageProcessor, PreTrainedModel, ProcessorMixin
+from transformers.image_utils import PILImageResampling
 from transformers.utils import logging
 
 from vision_model_repo.errors import NotFound
@@ -27,6 +29,18 @@ Network = TypeVar("Network", bound=nn.Module)
 Pretrained = TypeVar("Pretrained", bound=PreTrainedModel)
 Processor = TypeVar("Processor", bound=BaseImageProcessor)
 PromptProcessor = TypeVar("PromptProcessor", bound=ProcessorMixin)
+
+MAX_DEVICE_PIXELS = 16_000_000
+"""Of an image that is handed to a GPU as it came; a few larger ones would fill the memory that is pinned for them."""
+MAX_SHRINK = 16
+"""Most by which a GPU shrinks a side: its kernels hold the rows behind one output pixel in a small shared memory."""
+DEVICE_RESAMPLING = (
+    InterpolationMode.BILINEAR,
+    InterpolationMode.BICUBIC,
+    PILImageResampling.BILINEAR,
+    PILImageResampling.BICUBIC,
+)
+"""What a GPU has kernels for."""
 
 
 class TorchModel(Model[Request, Item, Raw, Result]):
@@ -45,6 +59,25 @@ class TorchModel(Model[Request, Item, Raw, Result]):
         """The network, typed as loosely as transformers types what its parts take and return."""
         return self._network
 
+    @property
+    def encoders(self) -> Sequence[nn.Module]:
+        """The modules that take most of the time, which are those worth compiling."""
+        return [self.network]
+
+    def tune(self, *, compiled: bool = False, channels_last: bool = False) -> None:
+        if channels_last:
+            self.network.to(memory_format=torch.channels_last)
+        if compiled:
+            for encoder in self.encoders:
+                # In place: names of weights stay as they are, and whoever holds the module has the compiled one.
+                encoder.compile()
+
+    def trim(self) -> None:
+        if self.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        elif sys.platform == "linux":
+            _trim_heap()
+
     def memory_bytes(self) -> int:
         if self._network is None:
             return 0
@@ -58,10 +91,7 @@ class TorchModel(Model[Request, Item, Raw, Result]):
             self._network.to("meta")
         self._network = None
         gc.collect()
-        if self.device.startswith("cuda"):
-            torch.cuda.empty_cache()
-        elif sys.platform == "linux":
-            _trim_heap()
+        self.trim()
 
     def to_device(self, tensors: Sequence[Tensor], dtype: torch.dtype | None = None) -> Tensor:
         """Stacks host tensors and copies them to the device, pinned and without waiting where that is possible."""
@@ -175,21 +205,82 @@ def place(network: Network, *, device: str, dtype: str) -> Network:
     return network
 
 
-def resize_and_normalize(
-    image: NDArray[np.uint8], size: tuple[int, int], *, mean: Sequence[float], std: Sequence[float], resample: Any
-) -> Tensor:
-    """An (H, W, 3) uint8 image as a (3, height, width) float32 tensor, as the processors of transformers make it.
+class ImageInput:
+    """How a network wants its images, and where they become what it wants.
 
-    The image is resized as uint8 on a channels-last view and normalised in one multiply-add, which is several times
-    faster than the processors' own steps and within one grey level of them.
+    The CPU resizes well, but not while it also decodes for a GPU that is many times faster than it. So a GPU is handed
+    the pixels as they came, a quarter of the bytes each, in memory that it can fetch without being waited for, and
+    resizes and normalises them itself.
+
+    Attributes:
+        on_device: whether pixels are handed over as they came.
 
     Args:
-        size: height and width in pixels.
+        size_of: height and width that the network sees of an image of a height and a width.
+        mean, std: of each channel, of values 0..1.
         resample: torchvision interpolation mode or PIL resampling constant.
     """
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
-    if pixels.shape[1:] != torch.Size(size):
-        pixels = transforms.resize_image(pixels[None], list(size), interpolation=resample, antialias=True)[0]
-    scale = 1.0 / (255.0 * torch.tensor(std, dtype=torch.float32)[:, None, None])
-    shift = -torch.tensor(mean, dtype=torch.float32)[:, None, None] * 255.0 * scale
-    return torch.addcmul(shift, pixels.to(torch.float32), scale).contiguous()
+
+    def __init__(
+        self,
+        size_of: Callable[[int, int], tuple[int, int]],
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        resample: Any,
+        device: str,
+    ) -> None:
+        self._size_of = size_of
+        # One multiply-add for all of it.
+        self._scale = 1.0 / (255.0 * torch.tensor(std, dtype=torch.float32)[:, None, None])
+        self._shift = -torch.tensor(mean, dtype=torch.float32)[:, None, None] * 255.0 * self._scale
+        self._resample = resample
+        self._device = torch.device(device)
+        self.on_device = self._device.type == "cuda" and resample in DEVICE_RESAMPLING
+
+    def prepare(self, image: NDArray[np.uint8]) -> Tensor:
+        """An (H, W, 3) uint8 image as it came, or as the (3, height, width) float32 tensor that the network wants.
+
+        Either way the network sees what the processors of transformers make, within one grey level, and several times
+        sooner.
+        """
+        height, width = image.shape[:2]
+        size = self._size_of(height, width)
+        pixels = torch.from_numpy(np.ascontiguousarray(image))
+        if not self.on_device or not _suits_device((height, width), size):
+            return self._normalize(_resize(pixels.permute(2, 0, 1), size, self._resample)).contiguous()
+        return pixels.pin_memory() if self._device.type == "cuda" else pixels
+
+    def size(self, pixels: Tensor) -> tuple[int, int]:
+        """Height and width that the network will see of a prepared image."""
+        if pixels.dtype == torch.uint8:
+            return self._size_of(*pixels.shape[:2])
+        return pixels.shape[1], pixels.shape[2]
+
+    def batch(self, images: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+        """(B, 3, height, width) on the device, of prepared images of one size."""
+        return torch.stack([self._fetch(pixels) for pixels in images]).to(dtype)
+
+    def _fetch(self, pixels: Tensor) -> Tensor:
+        there = pixels.to(self._device, non_blocking=True)
+        if pixels.dtype != torch.uint8:
+            return there
+        return self._normalize(_resize(there.permute(2, 0, 1).float(), self.size(pixels), self._resample))
+
+    def _normalize(self, pixels: Tensor) -> Tensor:
+        scale, shift = (values.to(pixels.device) for values in (self._scale, self._shift))
+        return torch.addcmul(shift, pixels.to(torch.float32), scale)
+
+
+def _resize(pixels: Tensor, size: tuple[int, int], resample: Any) -> Tensor:
+    """(3, H, W) at (height, width), of whole grey levels; fastest where the values of a pixel lie side by side."""
+    if pixels.shape[1:] == torch.Size(size):
+        return pixels
+    resized = transforms.resize_image(pixels[None], list(size), interpolation=resample, antialias=True)[0]
+    return resized.round_().clamp_(0, 255) if resized.is_floating_point() else resized
+
+
+def _suits_device(given: tuple[int, int], wanted: tuple[int, int]) -> bool:
+    """Whether an image is small enough to be handed over whole, and shrinks no further than a GPU's kernels can."""
+    height, width = given
+    return height * width <= MAX_DEVICE_PIXELS and height <= MAX_SHRINK * wanted[0] and width <= MAX_SHRINK * wanted[1]

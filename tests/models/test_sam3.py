@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
-from transformers import Sam3Model, Sam3Processor, Sam3VideoConfig, Sam3VideoModel
+from transformers import Sam3Model, Sam3Processor
 
 from tests.models.encoded import complete
 from training.data import held_out
@@ -24,8 +24,9 @@ from vision_model_repo.errors import InvalidInput, NotFound
 from vision_model_repo.models import sam3
 from vision_model_repo.models.base import Checkpoint
 from vision_model_repo.models.hub import Hub
-from vision_model_repo.models.sam3 import Found, Sam3
-from vision_model_repo.tasks.segmentation import SegmentationPrompt, SegmentationRequest
+from vision_model_repo.models.sam3 import Sam3
+from vision_model_repo.models.sam3_answers import Answer, Found
+from vision_model_repo.tasks.segmentation import ObjectPrompt, SegmentationPrompt, SegmentationRequest
 
 GREY_LEVEL = 2 / 255
 """One grey level after normalisation with mean and deviation 0.5."""
@@ -150,8 +151,8 @@ def test_a_batch_answers_each_prompt_as_the_plain_model_does(
 ) -> None:
     monkeypatch.setattr(sam3, "PROMPTS_TOGETHER", 2)
     items = complete(model, *(ask(*PROMPTS, seed=seed, threshold=0.0) for seed in range(3)))
-    for seed, answers in enumerate(model.forward(items)):
-        for prompt, answer in zip(PROMPTS, answers, strict=True):
+    for seed, answer_of_image in enumerate(model.forward(items)):
+        for prompt, answer in zip(PROMPTS, answer_of_image.found, strict=True):
             expected = plain_outputs(plain, seed, prompt)
             presence = expected.presence_logits.sigmoid().item()
             assert answer.presence == pytest.approx(presence, abs=1e-5)
@@ -160,9 +161,9 @@ def test_a_batch_answers_each_prompt_as_the_plain_model_does(
 
 
 def test_only_what_passes_the_threshold_leaves_the_device(model: Sam3) -> None:
-    (everything,) = model.forward(complete(model, ask(RED, threshold=0.0)))[0]
+    (everything,) = model.forward(complete(model, ask(RED, threshold=0.0)))[0].found
     middle = float(np.median(everything.scores))
-    (better,) = model.forward(complete(model, ask(RED, threshold=middle)))[0]
+    (better,) = model.forward(complete(model, ask(RED, threshold=middle)))[0].found
     keep = everything.scores > middle
     assert 0 < keep.sum() < len(keep)
     assert np.allclose(better.scores, everything.scores[keep])
@@ -188,7 +189,7 @@ def test_forgotten_texts_are_read_again(random_sam3: Checkpoint, monkeypatch: py
     monkeypatch.setattr(sam3, "TEXTS_REMEMBERED", 2)
     model = sam3.load(random_sam3, device="cpu", dtype="float32")
     items = complete(model, *(ask(prompt, threshold=0.0) for prompt in (RED, CUBE, TWO_BOXES, RED)))
-    first, *_, again = [model.forward([item])[0][0] for item in items]
+    first, *_, again = [model.forward([item])[0].found[0] for item in items]
     assert len(model._texts) == 2
     assert np.array_equal(first.scores, again.scores)
 
@@ -207,7 +208,7 @@ def test_answers_are_best_first_with_boxes_tight_around_their_masks(model: Sam3)
 
 
 def test_masks_are_drawn_at_the_mask_threshold(model: Sam3) -> None:
-    raw = [found((0.8, disc(28, 28, 10)))]
+    raw = Answer([found((0.8, disc(28, 28, 10)))], [])
     areas = [
         model.postprocess(raw, model.preprocess(ask(RED, mask_threshold=threshold))).prompts[0].masks[0].area
         for threshold in (0.1, 0.5, 0.9)
@@ -218,7 +219,7 @@ def test_masks_are_drawn_at_the_mask_threshold(model: Sam3) -> None:
 
 
 def test_masks_without_a_pixel_are_dropped(model: Sam3) -> None:
-    raw = [found((0.9, np.full((56, 56), -1, np.float32)), (0.7, disc(20, 20, 9)))]
+    raw = Answer([found((0.9, np.full((56, 56), -1, np.float32)), (0.7, disc(20, 20, 9)))], [])
     (instances,) = model.postprocess(raw, model.preprocess(ask(RED))).prompts
     assert instances.scores.tolist() == [np.float32(0.7)]
     assert len(instances.masks) == len(instances.boxes) == 1
@@ -236,7 +237,7 @@ def test_nothing_found_still_tells_the_presence(model: Sam3) -> None:
 def test_overlapping_pixels_go_to_the_highest_weighted_score(
     model: Sam3, weights: tuple[float, ...], winner: int
 ) -> None:
-    raw = [found((0.9, disc(22, 28, 10))), found((0.6, disc(30, 28, 10)))]
+    raw = Answer([found((0.9, disc(22, 28, 10))), found((0.6, disc(30, 28, 10)))], [])
     alone = model.postprocess(raw, model.preprocess(ask(RED, CUBE))).prompts
     shared = model.postprocess(raw, model.preprocess(ask(RED, CUBE, overlap_weights=weights))).prompts
     masks = [instances.masks[0].to_dense() for instances in shared]
@@ -248,7 +249,7 @@ def test_overlapping_pixels_go_to_the_highest_weighted_score(
 
 
 def test_a_mask_left_without_pixels_by_others_is_dropped(model: Sam3) -> None:
-    raw = [found((0.9, disc(28, 28, 12))), found((0.6, disc(28, 28, 5)), (0.5, disc(8, 8, 5)))]
+    raw = Answer([found((0.9, disc(28, 28, 12))), found((0.6, disc(28, 28, 5)), (0.5, disc(8, 8, 5)))], [])
     shared = model.postprocess(raw, model.preprocess(ask(RED, CUBE, overlap_weights=(1.0, 1.0)))).prompts
     assert [instances.scores.tolist() for instances in shared] == [[np.float32(0.9)], [np.float32(0.5)]]
 
@@ -258,7 +259,7 @@ def test_bfloat16_answers_nearly_as_float32_does(random_sam3: Checkpoint, model:
     assert half.dtype == "bfloat16"
     assert half.memory_bytes() == pytest.approx(model.memory_bytes() / 2, rel=0.01)
     request = ask(RED, TWO_BOXES, threshold=0.0)
-    rough_answers, exact_answers = (each.forward(complete(each, request))[0] for each in (half, model))
+    rough_answers, exact_answers = (each.forward(complete(each, request))[0].found for each in (half, model))
     for rough, exact in zip(rough_answers, exact_answers, strict=True):
         assert rough.scores.dtype == rough.logits.dtype == np.float32
         assert np.allclose(rough.scores, exact.scores, atol=0.1)
@@ -288,16 +289,47 @@ def test_a_checkpoint_without_all_weights_is_refused(random_sam3: Checkpoint, tm
         sam3.load(Checkpoint("some/sam3", tmp_path), device="cpu", dtype="float32")
 
 
-def test_the_detector_is_read_from_a_checkpoint_with_a_tracker(random_sam3: Checkpoint, tmp_path: Path) -> None:
-    alone: Any = Sam3Model.from_pretrained(random_sam3.folder, dtype=torch.float32)
-    config: Any = Sam3VideoConfig(detector_config=alone.config.to_dict())
-    config.tracker_config.vision_config = alone.config.vision_config
-    both: Any = Sam3VideoModel(config)
-    both.detector_model.load_state_dict(alone.state_dict())
-    both.save_pretrained(tmp_path)
-    Sam3Processor.from_pretrained(random_sam3.folder).save_pretrained(tmp_path)
-    network = sam3.load(Checkpoint("some/sam3", tmp_path), device="cpu", dtype="float32").network
-    assert all(torch.equal(value, alone.state_dict()[name]) for name, value in network.state_dict().items())
+@pytest.fixture
+def with_tracker(random_sam3_video: Checkpoint) -> Sam3:
+    return sam3.load(random_sam3_video, device="cpu", dtype="float32")
+
+
+def test_a_checkpoint_with_a_tracker_has_the_same_detector(model: Sam3, with_tracker: Sam3) -> None:
+    alone, both = (each(ask(*PROMPTS, threshold=0.0)) for each in (model, with_tracker))
+    for one, other in zip(alone.prompts, both.prompts, strict=True):
+        assert np.allclose(one.scores, other.scores, atol=1e-6)
+        assert [mask.area for mask in one.masks] == [mask.area for mask in other.masks]
+
+
+def test_prompts_and_objects_are_answered_side_by_side(with_tracker: Sam3) -> None:
+    clicks = (ObjectPrompt(((30.0, 40.0),), (1,)), ObjectPrompt(box=(10.0, 10.0, 90.0, 80.0)))
+    both, prompts, objects = (
+        ask(*PROMPTS, threshold=0.0, objects=clicks),
+        ask(*PROMPTS, threshold=0.0),
+        ask(objects=clicks),
+    )
+    together = with_tracker.forward(complete(with_tracker, both, objects, prompts))
+    assert [len(answer.found) for answer in together] == [len(PROMPTS), 0, len(PROMPTS)]
+    assert [len(answer.readings) for answer in together] == [2, 2, 0]
+    result, outlined = with_tracker(both), with_tracker(objects)
+    assert [instances.scores.tolist() for instances in result.prompts] == [
+        instances.scores.tolist() for instances in with_tracker(prompts).prompts
+    ]
+    # A lone point may mean three things, a box means one.
+    assert [len(masks.masks) for masks in result.objects] == [3, 1]
+    for one, other in zip(result.objects, outlined.objects, strict=True):
+        assert np.allclose(one.scores, other.scores, atol=1e-6)
+        assert all((mask.height, mask.width) == (120, 160) for mask in one.masks)
+
+
+def test_a_checkpoint_without_a_tracker_says_so(model: Sam3) -> None:
+    with pytest.raises(InvalidInput, match="has no tracker"):
+        model(ask(RED, objects=(ObjectPrompt(((5.0, 5.0),), (1,)),)))
+
+
+def test_nothing_to_look_for_is_refused(model: Sam3) -> None:
+    with pytest.raises(InvalidInput, match="at least one prompt"):
+        model(ask())
 
 
 def test_a_checkpoint_of_another_model_is_refused() -> None:
@@ -366,6 +398,7 @@ from pathlib import Path
 import numpy as np
 from vision_model_repo.models import sam3
 from vision_model_repo.models.base import Checkpoint
+from vision_model_repo.models.sam3_answers import Answer, Found
 from vision_model_repo.tasks.segmentation import SegmentationPrompt, SegmentationRequest
 
 model = sam3.load(Checkpoint("random/sam3", Path(sys.argv[1])), device="cpu", dtype="float32")
@@ -374,7 +407,7 @@ item = model.preprocess(SegmentationRequest(image, (SegmentationPrompt("cube"),)
 rows, columns = np.mgrid[:288, :288]
 centres = np.random.default_rng(0).uniform(0, 288, (100, 2))
 logits = np.stack([80 - np.hypot(columns - x, rows - y) for x, y in centres]).astype(np.float32)
-raw = [sam3.Found(np.linspace(0.9, 0.5, 100, dtype=np.float32), logits, 0.9)]
+raw = Answer([Found(np.linspace(0.9, 0.5, 100, dtype=np.float32), logits, 0.9)], [])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 result = model.postprocess(raw, item)
 print(len(result.prompts[0].masks), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

@@ -54,8 +54,9 @@ class Sam3(
     A score is the query's own times the prompt's presence, as in the paper.
     """
 
-    def __init__(self, checkpoint: Checkpoint, network: Sam3Model | Sam3VideoModel, processor: Sam3Processor) -> None:
+    def __init__(self, checkpoint: Checkpoint, network: PreTrainedModel, processor: Sam3Processor) -> None:
         super().__init__(checkpoint, network, max_batch=MAX_BATCH)
+        self._clicks = ClickDecoder(network) if isinstance(network, Sam3VideoModel) else None
         images: Any = processor.image_processor
         self._size = size = (images.size["height"], images.size["width"])
         self._images = ImageInput(
@@ -68,7 +69,6 @@ class Sam3(
         self._prompts = PromptEncoder(
             processor.tokenizer, max_tokens=int(self._detector.config.text_config.max_position_embeddings)
         )
-        self._clicks = ClickDecoder(network) if isinstance(network, Sam3VideoModel) else None
         self._patch_size = int(self._detector.config.vision_config.backbone_config.patch_size)
         self._texts: OrderedDict[str, Tensor] = OrderedDict()
 

@@ -273,11 +273,22 @@ class ImageInput:
 
 
 def _resize(pixels: Tensor, size: tuple[int, int], resample: Any) -> Tensor:
-    """(3, H, W) at (height, width), of whole grey levels; fastest where the values of a pixel lie side by side."""
+    """(3, H, W) at (height, width), of whole grey levels; fastest where the values of a pixel lie side by side.
+
+    Floats, the way of a GPU, are rounded after each side, as PIL and torch's kernels for uint8 on the CPU have it: a
+    cubic's swing beyond black and white would otherwise still count for the second side.
+    """
+    if not pixels.is_floating_point():
+        return _interpolate(pixels, size, resample)
+    for step in ((pixels.shape[1], size[1]), size):
+        pixels = _interpolate(pixels, step, resample).round().clamp(0, 255)
+    return pixels
+
+
+def _interpolate(pixels: Tensor, size: tuple[int, int], resample: Any) -> Tensor:
     if pixels.shape[1:] == torch.Size(size):
         return pixels
-    resized = transforms.resize_image(pixels[None], list(size), interpolation=resample, antialias=True)[0]
-    return resized.round_().clamp_(0, 255) if resized.is_floating_point() else resized
+    return transforms.resize_image(pixels[None], list(size), interpolation=resample, antialias=True)[0]
 
 
 def _suits_device(given: tuple[int, int], wanted: tuple[int, int]) -> bool:

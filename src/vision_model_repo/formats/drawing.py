@@ -53,7 +53,7 @@ def draw_masks(image: Rgb, masks: Sequence[RunLengths], labels: Sequence[str], s
         if (box := mask.box) is not None:
             _paint(canvas, mask.crop(box), box, colors[label])
     boxes = [mask.box or (0, 0, 0, 0) for mask in masks]
-    _write_tags(canvas, boxes, labels, scores, colors, align=0.5)
+    _write_tags(canvas, boxes, _texts(labels, scores), [colors[label] for label in labels], align=0.5)
     return np.array(canvas)
 
 
@@ -65,7 +65,29 @@ def draw_boxes(image: Rgb, boxes: NDArray[np.floating], labels: Sequence[str], s
     corners: list[Box] = [(float(x0), float(y0), float(x1), float(y1)) for x0, y0, x1, y1 in boxes]
     for (x0, y0, x1, y1), label in reversed(list(zip(corners, labels, strict=True))):
         pen.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=colors[label], width=_line_width(canvas))
-    _write_tags(canvas, corners, labels, scores, colors)
+    _write_tags(canvas, corners, _texts(labels, scores), [colors[label] for label in labels])
+    return np.array(canvas)
+
+
+def draw_tracks(
+    image: Rgb, ids: Sequence[int], boxes: Sequence[Box], masks: Sequence[RunLengths | None], labels: Sequence[str]
+) -> Rgb:
+    """A frame of a video with every object in the colour of its id, which is the same on all frames.
+
+    Args:
+        image: (H, W, 3) uint8 RGB; it is not changed.
+        ids, boxes, masks, labels: N each, boxes xyxy pixels; an object without a mask is outlined by its box.
+    """
+    canvas = Image.fromarray(image)
+    pen = ImageDraw.Draw(canvas)
+    colors = [PALETTE[object_id % len(PALETTE)] for object_id in ids]
+    for (x0, y0, x1, y1), mask, color in zip(boxes, masks, colors, strict=True):
+        if mask is None:
+            pen.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=color, width=_line_width(canvas))
+        elif (tight := mask.box) is not None:
+            _paint(canvas, mask.crop(tight), tight, color)
+    texts = [f"{object_id} {_shorten(label)}".rstrip() for object_id, label in zip(ids, labels, strict=True)]
+    _write_tags(canvas, boxes, texts, colors, align=0.5)
     return np.array(canvas)
 
 
@@ -113,13 +135,12 @@ def _paint(canvas: Image.Image, pixels: NDArray[np.bool_], box: tuple[int, int, 
 def _write_tags(
     canvas: Image.Image,
     boxes: Sequence[Box],
-    labels: Sequence[str],
-    scores: Sequence[float],
-    colors: dict[str, Color],
+    texts: Sequence[str],
+    colors: Sequence[Color],
     *,
     align: float = 0.0,
 ) -> None:
-    """Writes a name and score at each box, moving a tag that would cover another one.
+    """Writes a text at each box, moving a tag that would cover another one.
 
     Args:
         align: 0 puts a tag at the left of its box, 0.5 in the middle.
@@ -129,15 +150,18 @@ def _write_tags(
     font = ImageFont.load_default(size)
     pad = size // 4
     taken: list[Box] = []
-    for box, label, score in zip(boxes, labels, scores, strict=True):
-        text = f"{_shorten(label)} {score:.2f}"
+    for box, text, color in zip(boxes, texts, colors, strict=True):
         tag_size = (pen.textlength(text, font) + 2 * pad, size + 2 * pad)
         left = box[0] + align * (box[2] - box[0] - tag_size[0])
         tag = _place(tag_size, (left, *box[1:]), canvas.size, taken)
         taken.append(tag)
-        pen.rounded_rectangle(tag, radius=pad, fill=colors[label])
+        pen.rounded_rectangle(tag, radius=pad, fill=color)
         middle = ((tag[0] + tag[2]) / 2, (tag[1] + tag[3]) / 2)
-        pen.text(middle, text, fill="black" if _luma(colors[label]) > 140 else "white", font=font, anchor="mm")
+        pen.text(middle, text, fill="black" if _luma(color) > 140 else "white", font=font, anchor="mm")
+
+
+def _texts(labels: Sequence[str], scores: Sequence[float]) -> list[str]:
+    return [f"{_shorten(label)} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
 
 
 def _shorten(label: str) -> str:

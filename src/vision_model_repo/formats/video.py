@@ -7,7 +7,7 @@ opened, without decoding, so that the number of frames is known from the start a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -71,7 +71,9 @@ class Video(ABC):
     frames_per_second: float
     nbytes: int
 
-    def frames(self, start: int = 0, stop: int | None = None, *, backward: bool = False) -> Iterator[tuple[int, Frame]]:
+    def frames(
+        self, start: int = 0, stop: int | None = None, *, backward: bool = False
+    ) -> Generator[tuple[int, Frame]]:
         """Frames `start` to `stop` - 1 with their indices, the last one first where backward.
 
         The iterator may be advanced in any thread, one at a time. Raises InvalidInput at a frame that is damaged.
@@ -84,7 +86,7 @@ class Video(ABC):
             yield from reversed(list(self._forward(max(start, end - BACKWARD_CHUNK), end)))
 
     @abstractmethod
-    def _forward(self, start: int, stop: int) -> Iterator[tuple[int, Frame]]: ...
+    def _forward(self, start: int, stop: int) -> Generator[tuple[int, Frame]]: ...
 
 
 class EncodedVideo(Video):
@@ -135,7 +137,7 @@ class EncodedVideo(Video):
             raise InvalidInput(f"The video plays for more than {limits.max_seconds:g} seconds. Send a shorter one.")
         return timestamps, rate
 
-    def _forward(self, start: int, stop: int) -> Iterator[tuple[int, Frame]]:
+    def _forward(self, start: int, stop: int) -> Generator[tuple[int, Frame]]:
         with self._open() as container:
             stream = container.streams.video[0]
             begin = 0
@@ -210,7 +212,7 @@ class PictureSequence(Video):
         _, first = next(self._forward(0, 1))
         self.height, self.width = first.shape[:2]
 
-    def _forward(self, start: int, stop: int) -> Iterator[tuple[int, Frame]]:
+    def _forward(self, start: int, stop: int) -> Generator[tuple[int, Frame]]:
         for index in range(start, stop):
             try:
                 frame = decode_image(self._pictures[index], max_pixels=self._max_pixels)

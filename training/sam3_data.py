@@ -108,14 +108,37 @@ class Sampler:
             dense=_dense(views) if dense else None,
         )
 
+    def whole(self, images: int) -> tuple[Tensor, Dense]:
+        """Pictures, (I, 3, 168, 168), and what their cells show."""
+        views = [self._view() for _ in range(images)]
+        return torch.stack([pixels for pixels, _, _, _ in views]), _dense(views)
+
+    def closeups(self, images: int) -> tuple[Tensor, Dense]:
+        """Parts of pictures, (I, 3, 168, 168), enlarged up to twice, and what their cells show."""
+        views = [self._closeup() for _ in range(images)]
+        return torch.stack([pixels for pixels, _, _, _ in views]), _dense(views)
+
+    def _closeup(self) -> _View:
+        rng = self._rng
+        while True:
+            image, instances, depth, names = draw_scene(self._cache, rng)
+            side = int(SIZE * rng.uniform(0.5, 1.0))
+            top, left = rng.integers(0, SIZE - side + 1, 2)
+            window = (slice(top, top + side), slice(left, left + side))
+            if (instances[window] >= 0).any():
+                return self._pixels(image[window]), instances[window], depth[window], names
+
     def _view(self) -> _View:
         """A picture as the network sees it, with instances and depth at the cropped size."""
         rng = self._rng
         rows = int(SIZE * rng.choice([1.0, 0.75, 0.625], p=[0.5, 0.4, 0.1]))
         image, instances, depth, names = draw_scene(self._cache, rng, rows)
-        pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
+        return self._pixels(image), instances, depth, names
+
+    def _pixels(self, image: NDArray[np.uint8]) -> Tensor:
+        pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
         pixels = transforms.resize_image(pixels, [IMAGE_SIZE, IMAGE_SIZE], antialias=True)[0].float() / 255
-        return jitter(pixels, rng) * 2 - 1, instances, depth, names
+        return jitter(pixels, self._rng) * 2 - 1
 
     def _prompt(self, names: list[str], with_boxes: bool) -> _Prompt:
         rng = self._rng

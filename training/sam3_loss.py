@@ -92,6 +92,27 @@ def _alignment_losses(prediction: Prediction, batch: Batch) -> dict[str, Tensor]
     return {"alignment": 2 * entropy + 2 * _dice(logits[present], union[present]).mean()}
 
 
+def naming_losses(features: Tensor, words: Tensor, truth: Dense, colors: int) -> Losses:
+    """Names what every cell of the feature pyramid shows, among all colours and among all shapes.
+
+    Words that mean nearly the same at first, as cube and cylinder do to a network that has just learnt to see, would
+    be drawn together for good by their common pictures: told apart here, they stay apart.
+
+    Args:
+        features: (I, C, m, m), one level of the pyramid.
+        words: (W, C) the mean features of each colour's name, then of each shape's.
+        colors: how many of the words are colours.
+    """
+    stride = truth.colors.shape[-1] // features.shape[-1]
+    centres = slice(stride // 2, None, stride)
+    logits = 10 * torch.einsum("icyx,wc->iwyx", F.normalize(features, dim=1), F.normalize(words, dim=1))
+    named = {"color": (logits[:, :colors], truth.colors), "shape": (logits[:, colors:], truth.shapes)}
+    return {
+        f"{name} names": F.cross_entropy(scores, labels[:, centres, centres], ignore_index=-1)
+        for name, (scores, labels) in named.items()
+    }
+
+
 def _dice(logits: Tensor, truth: Tensor) -> Tensor:
     probability = logits.sigmoid()
     overlap = 2 * (probability * truth).sum((1, 2))

@@ -134,17 +134,30 @@ def spread(model: Any) -> None:
 
 
 @torch.no_grad()
-def calibrate(model: Any, pixels: Tensor) -> None:
-    """Gives the feature pyramid of a Sam3Model zero mean and unit variance in every channel.
+def calibrate(backbone: Any, neck: Any, pixels: Tensor) -> None:
+    """Gives the feature pyramid of a neck above a ViT zero mean and unit variance in every channel.
 
     A pretrained backbone's features are dozens of times larger than what the freshly initialised text encoder and
     queries add to them; left so, words stay unheard and all queries see the same.
     """
-    levels = model.vision_encoder(pixels).fpn_hidden_states
-    for layer, level in zip(model.vision_encoder.neck.fpn_layers, levels, strict=True):
+    states = backbone(pixels).last_hidden_state
+    side = int(states.shape[1] ** 0.5)
+    levels, _ = neck(states.transpose(1, 2).unflatten(2, (side, side)))
+    for layer, level in zip(neck.fpn_layers, levels, strict=True):
         mean, std = level.mean((0, 2, 3)), level.std((0, 2, 3))
         layer.proj2.weight.div_(std[:, None, None, None])
         layer.proj2.bias.sub_(mean).div_(std)
+
+
+def words_of(model: Sam3Model, tokens: Any) -> Tensor:
+    """The mean feature (W, C) of each of W tokenized phrases."""
+    mask = tokens["attention_mask"]
+    text = cast(Any, model).get_text_features(input_ids=tokens["input_ids"], attention_mask=mask).pooler_output
+    return _mean_word(text, mask)
+
+
+def _mean_word(text: Tensor, attention_mask: Tensor) -> Tensor:
+    return (text * attention_mask[..., None]).sum(1) / attention_mask.sum(1, keepdim=True)
 
 
 @dataclass
@@ -193,7 +206,7 @@ def predict(
     # The annotation leaves open whether this is a tuple.
     text: Tensor = cast(Any, model).get_text_features(input_ids=input_ids, attention_mask=attention_mask).pooler_output
     mask = attention_mask.bool()
-    word = (text * attention_mask[..., None]).sum(1) / attention_mask.sum(1, keepdim=True)
+    word = _mean_word(text, attention_mask)
     alignment = F.cosine_similarity(features[-1], word[:, :, None, None], dim=1)
     if boxes is not None and box_labels is not None:
         geometry = model.geometry_encoder(

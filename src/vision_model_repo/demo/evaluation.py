@@ -22,7 +22,13 @@ from vision_model_repo.models.catalog import Task
 from vision_model_repo.tasks.depth import DepthRequest
 from vision_model_repo.tasks.detection import DetectionRequest, DetectionResult
 from vision_model_repo.tasks.features import FeatureRequest
-from vision_model_repo.tasks.segmentation import SegmentationPrompt, SegmentationRequest, SegmentationResult
+from vision_model_repo.tasks.segmentation import (
+    ObjectMasks,
+    ObjectPrompt,
+    SegmentationPrompt,
+    SegmentationRequest,
+    SegmentationResult,
+)
 
 Pixel = TypeVar("Pixel", bound=np.generic)
 
@@ -237,6 +243,45 @@ def _features(model: Model, views: Iterable[View]) -> dict[str, float]:
         results = [model(FeatureRequest(crop)) for crop in object_crops(view)]
         tally.add(view, np.stack([result.pooler_output for result in results]))
     return tally.figures()
+
+
+def evaluate_clicks(model: Model, views: Iterable[View]) -> dict[str, float]:
+    """How well single objects are outlined: mean overlap of the best reading of one click somewhere on each object, of
+    the same after a second click where it was wrong, and of a box around each object."""
+    overlaps: dict[str, list[float]] = {"click_iou": [], "corrected_iou": [], "box_iou": []}
+
+    def outline(view: View, prompts: Sequence[ObjectPrompt]) -> tuple[ObjectMasks, ...]:
+        result: SegmentationResult = model(SegmentationRequest(view.image, objects=tuple(prompts)))
+        return result.objects
+
+    for index, view in enumerate(views):
+        if not len(view.solids):
+            continue
+        rng = np.random.default_rng([index, 3])
+        clicks = [ObjectPrompt((_somewhere(mask, rng),), (1,)) for mask in view.masks]
+        first = outline(view, clicks)
+        corrected = outline(view, [_corrected(*each, rng) for each in zip(clicks, first, view.masks, strict=True)])
+        boxed = outline(view, [ObjectPrompt(box=tuple(box.tolist())) for box in view.boxes])
+        for name, answers in zip(overlaps, (first, corrected, boxed), strict=True):
+            pairs = zip(answers, view.masks, strict=True)
+            overlaps[name] += [_mask_iou(answer.masks[0].to_dense(), truth) for answer, truth in pairs]
+    return {name: float(np.mean(values)) for name, values in overlaps.items()}
+
+
+def _somewhere(mask: NDArray[np.bool_], rng: np.random.Generator) -> tuple[float, float]:
+    """The middle of one of the mask's pixels, xy."""
+    y, x = np.argwhere(mask)[rng.integers(int(mask.sum()))].tolist()
+    return x + 0.5, y + 0.5
+
+
+def _corrected(
+    prompt: ObjectPrompt, answer: ObjectMasks, truth: NDArray[np.bool_], rng: np.random.Generator
+) -> ObjectPrompt:
+    """The prompt with one more click, where the best reading is wrong."""
+    wrong = answer.masks[0].to_dense() != truth
+    x, y = _somewhere(wrong if wrong.any() else truth, rng)
+    label = int(truth[int(y), int(x)])
+    return ObjectPrompt((*prompt.points, (x, y)), (*prompt.point_labels, label), logits=answer.logits[0])
 
 
 _EVALUATIONS: dict[Task, Callable[[Model, Iterable[View]], dict[str, float]]] = {

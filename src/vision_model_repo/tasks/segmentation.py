@@ -59,7 +59,7 @@ class SegmentationRequest:
     """
 
     image: NDArray[np.uint8]
-    prompts: tuple[SegmentationPrompt, ...]
+    prompts: tuple[SegmentationPrompt, ...] = ()
     threshold: float = 0.5
     mask_threshold: float = 0.5
     overlap_weights: tuple[float, ...] | None = None

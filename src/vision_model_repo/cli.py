@@ -25,12 +25,15 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="Vision found
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on; API_HOST if left out.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; API_PORT if left out.")] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="Protocol whose paths are at the root; ROOT_PROTOCOL if left out.")
+    ] = None,
     reload: Annotated[bool, typer.Option("--reload", help="Restart when a source file changes.")] = False,
 ) -> None:
     """Start the server."""
     from vision_model_repo.serving import serve
 
-    given = {"api_host": host, "api_port": port}
+    given = {"api_host": host, "api_port": port, "root_protocol": protocol}
     settings = read_settings().model_copy(update={name: value for name, value in given.items() if value is not None})
     serve(settings, reload=reload)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import multiprocessing
+import os
 from copy import deepcopy
 from logging.config import dictConfig
 from pathlib import Path
@@ -29,9 +30,13 @@ ONE_PROCESS = (
 def serve(settings: Settings, *, reload: bool = False) -> None:
     """Runs the server until it is told to stop; requests and jobs that run get their grace time.
 
+    Of settings that differ from the environment, those are heeded that the command line can change.
+
     Args:
         reload: start anew whenever a source file changes, for development.
     """
+    # The application reads its settings when it is imported, which a reloader does in another process.
+    os.environ["ROOT_PROTOCOL"] = settings.root_protocol
     uvicorn.run(
         APPLICATION,
         host=settings.api_host,

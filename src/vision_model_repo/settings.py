@@ -20,6 +20,11 @@ class Settings(BaseSettings):
     # Not plain HOST, which some shells and conda set to names of their own.
     api_host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
     api_port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
+    root_protocol: str = Field(
+        "native",
+        description="Protocol whose paths are at the root, native or pixano; each is under its prefix as well, such as "
+        "`/pixano`, and at the root with the paths that no other one has.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe level logged.")
     cors_origins: CommaList = Field(("*",), description="Origins that browsers may call from, comma separated.")
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
@@ -112,7 +117,12 @@ class Settings(BaseSettings):
     pixel_threads: int = Field(
         0, ge=0, description="Threads that decode, prepare and encode images; 0 means one fewer than the cores."
     )
-    torch_threads: int = Field(0, ge=0, description="Threads of one CPU forward pass; 0 leaves it to torch.")
+    torch_threads: int = Field(
+        0,
+        ge=0,
+        description="Threads of one CPU forward pass; 0 means OMP_NUM_THREADS where that is set, and otherwise one "
+        "fewer than the cores, so that those that decode pictures do not hold it up.",
+    )
 
     # Input limits
     max_body_mb: int = Field(128, ge=1, description="Largest request body in MB.")

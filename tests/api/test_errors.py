@@ -12,9 +12,13 @@ from fastapi.exceptions import RequestValidationError
 from starlette.responses import Response
 
 from vision_model_repo import errors
-from vision_model_repo.api.errors import MAX_PROBLEMS, TooManyRequests, Unauthorized, error_response
+from vision_model_repo.api.errors import MAX_PROBLEMS, TooManyRequests, Unauthorized, refusal_of, write_detail
 
 JSON = {"content-type": "application/json"}
+
+
+def error_response(error: Exception) -> Response:
+    return write_detail(refusal_of(error))
 
 
 def detail(response: Response) -> Any:

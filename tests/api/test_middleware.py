@@ -18,10 +18,13 @@ from starlette.types import Message, Receive, Scope, Send
 from tests.api.conftest import IMAGE, LiveServer, Serve, engine_of
 from tests.api.stand_ins import GATE, SEEN
 from vision_model_repo.api.middleware import CancelOnDisconnect, Errors, RateLimit
+from vision_model_repo.api.native.routes import NATIVE
+from vision_model_repo.api.protocols import Protocols
 
 URL = "/inference/detector"
 BODY = {"images": [IMAGE], "prompts": ["a"]}
 JSON = {"content-type": "application/json"}
+PLACES = Protocols((NATIVE,), "native")
 LOG = "vision_model_repo.api.middleware"
 
 ServeLive = Callable[..., LiveServer]
@@ -119,14 +122,14 @@ async def test_keys_are_counted_apart(serve: Serve) -> None:
 def test_tokens_come_back_with_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    limit = RateLimit(lambda *_: asyncio.sleep(0), per_minute=60)
+    limit = RateLimit(lambda *_: asyncio.sleep(0), PLACES, per_minute=60)
     assert [limit._take("a") for _ in range(61)] == [0] * 60 + [1]
     now = 1.5
     assert [limit._take("a"), limit._take("a")] == [0, 1]
 
 
 def test_the_table_of_callers_is_bounded() -> None:
-    limit = RateLimit(lambda *_: asyncio.sleep(0), per_minute=1, callers=100)
+    limit = RateLimit(lambda *_: asyncio.sleep(0), PLACES, per_minute=1, callers=100)
     for caller in range(1000):
         limit._take(caller)
     assert len(limit._buckets) == 100
@@ -276,7 +279,7 @@ async def test_work_is_cancelled_at_once_when_its_client_is_gone() -> None:
             raise
 
     started = time.monotonic()
-    assert await run(CancelOnDisconnect(work), END, then={"type": "http.disconnect"}) == []
+    assert await run(CancelOnDisconnect(work, PLACES), END, then={"type": "http.disconnect"}) == []
     assert outcome == ["cancelled"] and time.monotonic() - started < 5
 
 
@@ -285,7 +288,7 @@ async def test_work_that_ends_is_not_kept_waiting_for_its_client() -> None:
         body = await receive()
         await send({"type": "answer", "body": body["body"]})
 
-    assert await run(CancelOnDisconnect(work), END) == [{"type": "answer", "body": b"b"}]
+    assert await run(CancelOnDisconnect(work, PLACES), END) == [{"type": "answer", "body": b"b"}]
 
 
 async def test_an_error_of_the_work_gets_through() -> None:
@@ -293,7 +296,7 @@ async def test_an_error_of_the_work_gets_through() -> None:
         raise KeyError("x")
 
     with pytest.raises(KeyError):
-        await run(CancelOnDisconnect(work), END)
+        await run(CancelOnDisconnect(work, PLACES), END)
 
 
 async def test_work_that_was_cancelled_from_within_is_answered() -> None:
@@ -301,5 +304,5 @@ async def test_work_that_was_cancelled_from_within_is_answered() -> None:
         await receive()
         raise asyncio.CancelledError
 
-    sent = await run(Errors(CancelOnDisconnect(work)), END)  # type: ignore[arg-type]
+    sent = await run(Errors(CancelOnDisconnect(work, PLACES), PLACES), END)  # type: ignore[arg-type]
     assert sent[0]["status"] == 503

@@ -1,16 +1,16 @@
-"""The one mapping from errors to HTTP answers.
+"""The one mapping from errors to HTTP answers, which protocols write each in its own form.
 
-    VisionError              its own status   {"detail": "a sentence"}
-    RequestValidationError   422              {"detail": [{"type", "loc", "msg"}, ...]}
-    anything else            500              {"detail": "... error id ..."}; the log has the rest
-
-The router's own 404 and 405 stay as they are: {"detail": "Not Found"}.
+VisionError              its own status   "a sentence"
+RequestValidationError   422              [{"type", "loc", "msg"}, ...]
+HTTPException            its own status   the router's own 404 and 405, "Not Found"
+anything else            500              "... error id ..."; the log has the rest
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 from uuid import uuid4
@@ -18,8 +18,10 @@ from uuid import uuid4
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import Scope
 
 from vision_model_repo.errors import Busy, VisionError
 
@@ -81,20 +83,41 @@ def describe(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def error_response(error: Exception) -> Response:
-    """The answer to an error; unexpected ones are logged under the id that the answer carries."""
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a request is not answered.
+
+    Attributes:
+        detail: a sentence, or what is wrong field by field.
+        headers: to send along.
+    """
+
+    status: int
+    detail: Any
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def refusal_of(error: Exception) -> Refusal:
+    """What to tell of an error; unexpected ones are logged under the id that is told."""
     if isinstance(error, RequestValidationError):
-        return JSONResponse({"detail": field_problems(error.errors())}, 422)
+        return Refusal(422, field_problems(error.errors()))
+    if isinstance(error, HTTPException):
+        return Refusal(error.status_code, error.detail, error.headers or {})
     if not isinstance(error, VisionError):
         error_id = uuid4().hex[:12]
         logger.error("Internal error %s", error_id, exc_info=error)
-        return JSONResponse({"detail": f"Internal error. The server's log has it under error id {error_id}."}, 500)
+        return Refusal(500, f"Internal error. The server's log has it under error id {error_id}.")
     headers = {}
     if isinstance(error, Busy):
         headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse({"detail": error.message}, error.status, headers)
+    return Refusal(error.status, error.message, headers)
+
+
+def write_detail(refusal: Refusal) -> Response:
+    """`{"detail": ...}`, which is how FastAPI tells it."""
+    return JSONResponse({"detail": refusal.detail}, refusal.status, refusal.headers)
 
 
 def field_problems(errors: Sequence[Any]) -> list[dict[str, Any]]:
@@ -109,11 +132,11 @@ def field_problems(errors: Sequence[Any]) -> list[dict[str, Any]]:
     ]
 
 
-def install(app: FastAPI) -> None:
+def install(app: FastAPI, write: Callable[[Refusal, Scope], Response]) -> None:
     """Answers the errors that routes raise. What middleware raises is answered by middleware."""
 
     async def answer(request: Request, error: Exception) -> Response:
-        return error_response(error)
+        return write(refusal_of(error), request.scope)
 
-    app.add_exception_handler(VisionError, answer)
-    app.add_exception_handler(RequestValidationError, answer)
+    for kind in (VisionError, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, answer)

@@ -22,32 +22,21 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vision_model_repo.api.errors import TooManyRequests, Unauthorized, error_response
+from vision_model_repo.api.errors import TooManyRequests, Unauthorized, refusal_of
+from vision_model_repo.api.protocols import Protocols, path_of
 from vision_model_repo.errors import Busy, RequestTimeout, TooLarge
 
 logger = logging.getLogger(__name__)
 
-OPEN_PATHS = frozenset({"/", "/health", "/ready", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
 DOCUMENTATION_FILES = "/docs/files"
-WORK_PATHS = ("/inference/", "/jobs/submit/", "/images")
+DOCUMENTATION = frozenset({"/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 CLIENT_CLOSED = 499
 
 
-def is_work(scope: Scope) -> bool:
-    """Whether a request asks for inference, now or as a job, or brings an image to keep."""
-    return scope["method"] == "POST" and _path(scope).startswith(WORK_PATHS)
-
-
-def _path(scope: Scope) -> str:
-    """The path as routes see it, without the prefix that a proxy in front may have added."""
-    return scope["path"].removeprefix(scope.get("root_path", ""))
-
-
-def _is_open(scope: Scope) -> bool:
-    """Whether a request needs no key and counts for no limit: health, documentation and the files that it loads."""
-    path = _path(scope)
-    return path in OPEN_PATHS or path.startswith(f"{DOCUMENTATION_FILES}/")
+def _is_documentation(scope: Scope) -> bool:
+    path = path_of(scope)
+    return path in DOCUMENTATION or path.startswith(f"{DOCUMENTATION_FILES}/")
 
 
 class RequestLog:
@@ -62,6 +51,7 @@ class RequestLog:
         started = time.perf_counter()
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if REQUEST_ID.fullmatch(given) else uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
         status = CLIENT_CLOSED
 
         async def send_with_id(message: Message) -> None:
@@ -81,8 +71,9 @@ class RequestLog:
 class Errors:
     """Answers what no route has caught: errors of the middleware inside, and our own faults."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, protocols: Protocols) -> None:
         self.app = app
+        self._protocols = protocols
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -99,7 +90,7 @@ class Errors:
         except ClientDisconnect:
             return None
         except Exception as error:
-            response = error_response(error)
+            response = self._protocols.write_error(refusal_of(error), scope)
             if not answering:
                 await response(scope, receive, send)
 
@@ -111,13 +102,14 @@ class ApiKeys:
         keys: what `Authorization: Bearer` or `X-API-Key` may carry.
     """
 
-    def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
+    def __init__(self, app: ASGIApp, protocols: Protocols, keys: Sequence[str]) -> None:
         self.app = app
+        self._protocols = protocols
         # Digests have one length, so that comparing takes the same time for every guess.
         self._digests = [_digest(key) for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not _is_open(scope):
+        if scope["type"] == "http" and not _is_documentation(scope) and not self._protocols.is_open(scope):
             given = _digest(_credential(Headers(scope=scope)))
             # No early end: which key matched must not show in the time.
             if not sum(hmac.compare_digest(given, known) for known in self._digests):
@@ -143,14 +135,15 @@ class RateLimit:
         callers: most callers remembered; the one that has been quiet for longest is forgotten.
     """
 
-    def __init__(self, app: ASGIApp, per_minute: int, callers: int = 10_000) -> None:
+    def __init__(self, app: ASGIApp, protocols: Protocols, per_minute: int, callers: int = 10_000) -> None:
         self.app = app
+        self._protocols = protocols
         self._capacity = float(per_minute)
         self._callers = callers
         self._buckets: OrderedDict[object, tuple[float, float]] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not _is_open(scope):
+        if scope["type"] == "http" and not _is_documentation(scope) and not self._protocols.is_open(scope):
             caller = scope.get("state", {}).get("caller") or (scope.get("client") or ("",))[0]
             if wait := self._take(caller):
                 raise TooManyRequests(f"Too many requests. Try again in {wait} s.", retry_after=wait)
@@ -215,11 +208,12 @@ class BodyLimit:
 class AdmitWork:
     """Takes a place for every request that asks for work, before its body is read."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, protocols: Protocols) -> None:
         self.app = app
+        self._protocols = protocols
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not is_work(scope):
+        if scope["type"] != "http" or not self._protocols.is_work(scope):
             return await self.app(scope, receive, send)
         with scope["app"].state.engine.admission.enter():
             return await self.app(scope, receive, send)
@@ -228,11 +222,12 @@ class AdmitWork:
 class CancelOnDisconnect:
     """Cancels work whose client has hung up, which frees its place in every queue."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, protocols: Protocols) -> None:
         self.app = app
+        self._protocols = protocols
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not is_work(scope):
+        if scope["type"] != "http" or not self._protocols.is_work(scope):
             await self.app(scope, receive, send)
             return
         body_read, gone = asyncio.Event(), asyncio.Event()

@@ -12,12 +12,14 @@ from starlette.middleware.cors import CORSMiddleware
 
 from vision_model_repo import __version__
 from vision_model_repo.api import errors, middleware, openapi
-from vision_model_repo.api.native.routes import native_router
+from vision_model_repo.api.native.routes import NATIVE
+from vision_model_repo.api.protocols import Protocols
 from vision_model_repo.engine.engine import Engine
 from vision_model_repo.models.catalog import Catalog
 from vision_model_repo.serving import OneProcess, log_somewhere
 from vision_model_repo.settings import Settings
 
+PROTOCOLS = (NATIVE,)
 DESCRIPTION = """
 Segmentation, detection, depth and features of images, by prompt, over HTTP.
 
@@ -36,6 +38,7 @@ def create_app(settings: Settings | None = None, *, catalog: Catalog | None = No
     """
     settings = settings or Settings()  # pyright: ignore[reportCallIssue]
     catalog = catalog or Catalog.installed()
+    protocols = Protocols(PROTOCOLS, settings.root_protocol)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -54,15 +57,15 @@ def create_app(settings: Settings | None = None, *, catalog: Catalog | None = No
         version=__version__,
         description=DESCRIPTION,
         lifespan=lifespan,
-        middleware=_middleware(settings),
+        middleware=_middleware(settings, protocols),
     )
-    app.include_router(native_router(catalog))
-    errors.install(app)
+    protocols.install(app, catalog)
+    errors.install(app, protocols.write_error)
     openapi.install(app, secured=bool(settings.api_keys))
     return app
 
 
-def _middleware(settings: Settings) -> list[Middleware]:
+def _middleware(settings: Settings, protocols: Protocols) -> list[Middleware]:
     """Outermost first. CORS comes before errors and keys: a browser must be able to read a refusal."""
     layers = [
         Middleware(OneProcess),
@@ -74,18 +77,18 @@ def _middleware(settings: Settings) -> list[Middleware]:
             allow_headers=["*"],
             expose_headers=["X-Request-ID", "Retry-After"],
         ),
-        Middleware(middleware.Errors),
+        Middleware(middleware.Errors, protocols=protocols),
     ]
     if settings.api_keys:
         keys = [key.get_secret_value() for key in settings.api_keys]
-        layers.append(Middleware(middleware.ApiKeys, keys=keys))
+        layers.append(Middleware(middleware.ApiKeys, protocols=protocols, keys=keys))
     if settings.rate_limit_per_minute:
-        layers.append(Middleware(middleware.RateLimit, per_minute=settings.rate_limit_per_minute))
+        layers.append(Middleware(middleware.RateLimit, protocols=protocols, per_minute=settings.rate_limit_per_minute))
     return [
         *layers,
         Middleware(middleware.BodyLimit, max_mb=settings.max_body_mb, seconds=settings.request_timeout_seconds),
-        Middleware(middleware.AdmitWork),
-        Middleware(middleware.CancelOnDisconnect),
+        Middleware(middleware.AdmitWork, protocols=protocols),
+        Middleware(middleware.CancelOnDisconnect, protocols=protocols),
     ]
 
 

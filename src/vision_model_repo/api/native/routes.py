@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
+from vision_model_repo.api.errors import write_detail
 from vision_model_repo.api.native import health, image_routes, jobs, metrics, models
 from vision_model_repo.api.native.inference_routes import inference_router
+from vision_model_repo.api.protocols import Protocol
 from vision_model_repo.models.catalog import Catalog
 
 
@@ -19,3 +21,13 @@ def native_router(catalog: Catalog) -> APIRouter:
     router.include_router(jobs.router)
     router.include_router(metrics.router)
     return router
+
+
+NATIVE = Protocol(
+    name="native",
+    title="Native",
+    router=native_router,
+    write_error=lambda refusal, scope, path: write_detail(refusal),
+    open_paths=frozenset({"/", "/health", "/ready"}),
+    work_paths=("/inference/", "/jobs/submit/", "/images"),
+)

@@ -38,7 +38,7 @@ INSIDE = 0.6
 
 def build_model(detector: Sam3Model) -> Sam3VideoModel:
     """A model of both kinds around a detector, whose tracker is yet to be trained."""
-    vision = detector.config.vision_config.to_dict()
+    vision = cast(Any, detector.config.vision_config).to_dict()
     # The pyramid's lowest level is of use to the detector alone.
     vision |= {"scale_factors": [4.0, 2.0, 1.0]}
     tracker = {

@@ -62,6 +62,17 @@ def device_memory(device: str) -> Memory:
     return Memory(host.available, host.total)
 
 
+def forward_threads() -> int:
+    """Threads of one forward pass on the CPU: one fewer than the cores, which is left to whoever decodes meanwhile.
+
+    The threads of a pass wait for each other many times, so a single one that has to share its core holds up all.
+    """
+    cores = psutil.cpu_count(logical=False) or 1
+    # On a part of a machine, as in a container, fewer may be ours.
+    ours = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
+    return max(1, min(cores, ours) - 1)
+
+
 def gpu_memory() -> Memory | None:
     """Memory of the first visible NVIDIA GPU, None where there is none. Takes microseconds, without torch."""
     handle = _first_gpu()

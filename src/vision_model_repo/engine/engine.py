@@ -6,6 +6,7 @@ import logging
 import os
 
 from vision_model_repo.engine.admission import Admission
+from vision_model_repo.engine.devices import forward_threads
 from vision_model_repo.engine.images import ImageStore, MaskStore
 from vision_model_repo.engine.jobs import JobQueue
 from vision_model_repo.engine.manager import MEGABYTE, ModelManager
@@ -66,9 +67,11 @@ class Engine:
 
     async def start(self) -> None:
         use_block_cache(IMAGE_BLOCKS)
+        # Read by torch when it is imported, which no model has caused yet.
         if self.settings.torch_threads:
-            # Read by torch when it is imported, which no model has caused yet.
             os.environ["OMP_NUM_THREADS"] = str(self.settings.torch_threads)
+        else:
+            os.environ.setdefault("OMP_NUM_THREADS", str(forward_threads()))
         await self.manager.start()
 
     async def close(self) -> None:

@@ -1,7 +1,7 @@
 """Prints how well the embedded checkpoints track, over clips in which objects hide each other.
 
 python -m training.evaluate_tracking
-python -m training.evaluate_tracking --model-type sam3 --model-id demo/sam3 --clips 50
+python -m training.evaluate_tracking --model-type sam3 --model-id demo/sam3 --clicks
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ async def main() -> None:
     parser.add_argument("--model-type", default="sam3", help="a segmenter, a detector, or a model for video")
     parser.add_argument("--model-id", help="a folder or id of weights; the embedded ones if left out")
     parser.add_argument("--clips", type=int, default=20)
-    parser.add_argument("--frames", type=int, default=40)
     parser.add_argument("--phrases", nargs="+", default=["object"], help="together they name every object")
     parser.add_argument("--clicks", action="store_true", help="click on every object of the first frame instead")
     arguments = parser.parse_args()
@@ -30,7 +29,7 @@ async def main() -> None:
     demo = engine.manager.catalog[arguments.model_type].demo
     model_id = arguments.model_id or demo
     store = TrackingStore(engine.manager, engine.pixels)
-    clips = occluded_clips(arguments.clips, arguments.frames)
+    clips = occluded_clips(arguments.clips)
     started = time.monotonic()
     if arguments.clicks:
         figures = await evaluate_clicks(store, clips, arguments.model_type, model_id)
@@ -39,7 +38,7 @@ async def main() -> None:
     asked = "clicks" if arguments.clicks else ", ".join(arguments.phrases)
     line = "  ".join(f"{figure} {value:.3f}" for figure, value in figures.items())
     seconds = time.monotonic() - started
-    print(f"{model_id} by {asked}: {arguments.clips} clips of {arguments.frames} frames, {seconds:.0f} s  {line}")
+    print(f"{model_id} by {asked}: {arguments.clips} clips of 40 frames, {seconds:.0f} s  {line}")
     await engine.close()
 
 

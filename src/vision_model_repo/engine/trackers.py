@@ -37,7 +37,7 @@ Image = NDArray[np.uint8]
 
 ANYTHING = "object"
 """What is looked for around an object that is meant by a prompt, where no phrase says what it is."""
-FAINT = 0.6
+FAINT = 0.3
 """Score from which a detection may go on with a track, as a share of what it takes to begin one."""
 
 

@@ -36,7 +36,7 @@ format: install
 
 bench: install
 	$(BIN)/python -m benchmarks.masks
-	$(BIN)/python -m benchmarks.sam3_prompts
+	$(BIN)/python -m benchmarks.prompts
 	$(BIN)/python -m benchmarks.health
 
 # CONFIG.md, .env.example, requirements.api.txt and the model table of README.md, from settings, catalog and pyproject.

@@ -1,0 +1,142 @@
+"""What serving itself costs: a model that does nothing, and a 100 KB JPEG as JSON, as a form and by its id.
+
+The server has one half of the cores and its clients the other. All servers are up from the beginning, those whose turn
+it is not are stopped, and they take turns in every round, so that a machine that slows down does so for all. The floor
+is the same bytes parsed and decoded in a loop, with nothing around it, on the server's cores.
+
+python -m benchmarks.overhead
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from statistics import median
+
+from benchmarks.contenders import OURS, Way, encode_base64, our_json, start_all
+from benchmarks.pictures import padded_photographs, photographs
+from benchmarks.report import print_table
+from benchmarks.server import Server, halves, on_cores
+from vision_model_repo.api.native.detection import DetectionBody
+from vision_model_repo.formats.images import decode_base64, decode_image, use_block_cache
+
+BARE_CLIENTS = 8
+MAX_PIXELS = 10**8
+COLUMNS = ("server", "sent as", "requests/s", "p50 ms", "p99 ms", "CPU ms each", "errors")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32, 64])
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each trial")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--idle-seconds", type=float, default=10.0)
+    options = parser.parse_args()
+    server_cores, client_cores = halves()
+    pictures = photographs(8)
+    floors: dict[str, list[float]] = {"JSON": [], "form": []}
+    with ExitStack() as running, on_cores(client_cores):
+        ways = start_all(running, server_cores, pictures, padded_photographs(8))
+        servers = list(dict.fromkeys(way.server for way in ways))
+        with alone(servers[0], servers):
+            idle = idle_percent(servers[0], options.idle_seconds)
+        for _ in range(options.rounds):
+            with alone(None, servers):
+                for sent, rates in floors.items():
+                    rates.append(floor(sent, pictures, server_cores, options.seconds))
+            for server in servers:
+                with alone(server, servers):
+                    for way in ways:
+                        for clients in [BARE_CLIENTS] if way.bare else options.clients:
+                            if way.server is server:
+                                way.measure(clients, options.seconds)
+    print_decoding(ways, options.clients, {sent: median(rates) for sent, rates in floors.items()})
+    print_bare(ways, idle)
+
+
+@contextmanager
+def alone(server: Server | None, servers: Sequence[Server]) -> Iterator[None]:
+    """Stops all servers but one."""
+    with ExitStack() as stopped:
+        for other in servers:
+            if other is not server:
+                stopped.enter_context(other.stopped())
+        yield
+
+
+def idle_percent(server: Server, seconds: float) -> float:
+    """How much of a core a server takes while nobody asks it anything."""
+    before = server.cpu_seconds()
+    time.sleep(seconds)
+    return 100 * (server.cpu_seconds() - before) / seconds
+
+
+def floor(sent: str, pictures: Sequence[bytes], cores: Collection[int], seconds: float) -> float:
+    """Pictures parsed and decoded a second, by one thread on each of these cores."""
+    use_block_cache(16)
+    # The body of an HTTP request begins after the empty line.
+    bodies = [our_json(encode_base64(picture)).partition(b"\r\n\r\n")[2] for picture in pictures]
+    inputs, work = (bodies, decode_json) if sent == "JSON" else (pictures, decode)
+    until = time.perf_counter() + seconds
+
+    def count() -> int:
+        done = 0
+        while time.perf_counter() < until:
+            work(inputs[done % len(inputs)])
+            done += 1
+        return done
+
+    with on_cores(cores), ThreadPoolExecutor(len(cores)) as threads:
+        counts = [threads.submit(count) for _ in cores]
+    return sum(future.result() for future in counts) / seconds
+
+
+def decode_json(body: bytes) -> None:
+    decode(decode_base64(str(DetectionBody.model_validate_json(body, strict=True).images[0])))
+
+
+def decode(picture: bytes) -> None:
+    decode_image(picture, max_pixels=MAX_PIXELS)
+
+
+def print_decoding(ways: Sequence[Way], clients: Sequence[int], floors: dict[str, float]) -> None:
+    rows: list[tuple[str, ...]] = [
+        ("", "the floor", sent, f"{rate:.0f}", "", "", f"{1000 / rate:.2f}", "") for sent, rate in floors.items()
+    ]
+    for count in clients:
+        for way in ways:
+            if not way.bare:
+                rows.append((str(count), *row(way, count)))
+    ours = [way for way in ways if way.name == OURS and way.sent in floors and not way.bare]
+    print_table(
+        "A JPEG of 1280 x 853, 100 KB, decoded and answered by a model that does nothing",
+        ("clients", *COLUMNS),
+        rows,
+        notes=[
+            f"{OURS}, {way.sent}, {count} clients: {100 * way.loads[count].rate / floors[way.sent]:.0f} % of the floor"
+            for way in ours
+            for count in clients
+        ],
+    )
+
+
+def print_bare(ways: Sequence[Way], idle: float) -> None:
+    print_table(
+        f"The same without pixels to decode: the framework alone, {BARE_CLIENTS} clients",
+        COLUMNS,
+        [row(way, BARE_CLIENTS) for way in ways if way.bare],
+        notes=[f"{OURS} takes {idle:.2f} % of a core when nobody asks"],
+    )
+
+
+def row(way: Way, clients: int) -> tuple[str, ...]:
+    load = way.loads[clients]
+    latencies = f"{load.percentile(50):.1f}", f"{load.percentile(99):.1f}"
+    return way.name, way.sent, f"{load.rate:.0f}", *latencies, f"{way.cpu_ms(clients):.2f}", str(load.errors)
+
+
+if __name__ == "__main__":
+    main()

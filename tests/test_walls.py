@@ -27,7 +27,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "models": ("errors", "tasks", "formats"),
     "engine": ("errors", "settings", "tasks", "formats", "models.base", "models.catalog", "models.hub"),
     # Of models, a protocol may know which families there are, and nothing of how they work.
-    "api": ("errors", "settings", "tasks", "formats", "engine", "models.catalog", "serving", "__init__"),
+    "api": ("errors", "settings", "tasks", "formats", "engine", "models.catalog", "deployments", "serving", "__init__"),
+    "deployments": ("errors", "models.catalog"),
     "serving": ("settings",),
 }
 # Where torch may be imported: at the top of a module, and inside functions.

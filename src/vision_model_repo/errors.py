@@ -4,6 +4,7 @@
     ├── InvalidInput           400   the request makes no sense; the message names the field or image
     ├── NotAllowed             403   gated weights, a model id or address that settings exclude
     ├── NotFound               404   no such model, checkpoint or job
+    ├── NameTaken              409   a model has that name already
     ├── TooLarge               413   a body or count over a limit
     ├── RequestTimeout         504   could not be answered within the time that was set
     ├── InsufficientMemory     507   does not fit, even after idle models were evicted
@@ -37,6 +38,10 @@ class NotAllowed(VisionError):
 
 class NotFound(VisionError):
     status = 404
+
+
+class NameTaken(VisionError):
+    status = 409
 
 
 class TooLarge(VisionError):

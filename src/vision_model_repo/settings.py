@@ -144,6 +144,11 @@ class Settings(BaseSettings):
     allow_private_urls: bool = Field(
         False, description="Let image URLs point to loopback, private and link-local addresses."
     )
+    media_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (),
+        description="Folders of which Pixano requests may name files, comma separated; empty allows none.",
+        examples=["/data/images"],
+    )
     url_timeout_seconds: float = Field(10.0, gt=0, description="Time for one image download, redirects included.")
     max_url_mb: int = Field(32, ge=1, description="Largest image download in MB.")
 
@@ -154,7 +159,7 @@ class Settings(BaseSettings):
     max_job_results_mb: int = Field(512, ge=1, description="Memory for the results of finished jobs in MB.")
     job_ttl_seconds: float = Field(3600.0, gt=0, description="Time for which a finished job is remembered.")
 
-    @field_validator("cors_origins", "api_keys", "allowed_model_ids", "preload_models", mode="before")
+    @field_validator("cors_origins", "api_keys", "allowed_model_ids", "preload_models", "media_roots", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

@@ -13,13 +13,14 @@ from starlette.middleware.cors import CORSMiddleware
 from vision_model_repo import __version__
 from vision_model_repo.api import errors, middleware, openapi
 from vision_model_repo.api.native.routes import NATIVE
+from vision_model_repo.api.pixano.routes import PIXANO
 from vision_model_repo.api.protocols import Protocols
 from vision_model_repo.engine.engine import Engine
 from vision_model_repo.models.catalog import Catalog
 from vision_model_repo.serving import OneProcess, log_somewhere
 from vision_model_repo.settings import Settings
 
-PROTOCOLS = (NATIVE,)
+PROTOCOLS = (NATIVE, PIXANO)
 DESCRIPTION = """
 Segmentation, detection, depth and features of images, by prompt, over HTTP.
 
@@ -75,7 +76,7 @@ def _middleware(settings: Settings, protocols: Protocols) -> list[Middleware]:
             allow_origins=settings.cors_origins,
             allow_methods=["*"],
             allow_headers=["*"],
-            expose_headers=["X-Request-ID", "Retry-After"],
+            expose_headers=["X-Request-ID", "Retry-After", "X-Model-ID", "Server-Timing"],
         ),
         Middleware(middleware.Errors, protocols=protocols),
     ]

@@ -38,7 +38,7 @@ from vision_model_repo.models.base import Checkpoint, Model
 from vision_model_repo.models.catalog import Catalog, ModelSpec
 from vision_model_repo.models.hub import Hub
 from vision_model_repo.settings import Settings
-from vision_model_repo.tasks.examples import example
+from vision_model_repo.tasks.examples import EXAMPLES, example
 
 logger = logging.getLogger(__name__)
 
@@ -169,6 +169,29 @@ class ModelManager:
         await self._retire(slot)
         return True
 
+    async def deploy(self, deployment: ModelSpec) -> ModelStatus:
+        """Adds a model under a name of its own and loads it; one that cannot be loaded is not added.
+
+        Raises:
+            NameTaken: there is a model of that name.
+            What `load` raises.
+        """
+        self.catalog.add(deployment)
+        try:
+            return await self.load(deployment.model_type)
+        except BaseException:
+            self.catalog.remove(deployment.model_type)
+            raise
+
+    async def undeploy(self, name: str) -> None:
+        """Forgets a deployment and, after its requests in flight, frees its memory. Raises NotFound."""
+        spec = self.catalog[name]
+        self.catalog.remove(name)
+        if (loading := self._loading.get(spec.model_type)) is not None:
+            await asyncio.wait([loading.task])
+        if (slot := self._slots.pop(spec.model_type, None)) is not None:
+            await self._retire(slot)
+
     async def unload_all(self) -> None:
         await asyncio.gather(*(self.unload(model_type) for model_type in list(self._slots)))
 
@@ -274,8 +297,8 @@ class ModelManager:
     async def _load(self, spec: ModelSpec, model_id: str | None, device: str | None) -> None:
         started = time.monotonic()
         checkpoint = await self._find(spec, model_id)
-        place = await self._in_loader(resolve_device, device or self._settings.device)
-        dtype = resolve_dtype(self._settings.dtype, place)
+        place = await self._in_loader(resolve_device, device or spec.device or self._settings.device)
+        dtype = resolve_dtype(spec.dtype or self._settings.dtype, place)
         await self._make_room(spec, place, checkpoint.parameter_count * DTYPE_BYTES[dtype])
         try:
             model = await self._read(spec, checkpoint, place, dtype)
@@ -334,16 +357,16 @@ class ModelManager:
     async def _make_ready(self, spec: ModelSpec, model: Model) -> None:
         """Tunes a model as settings want it, runs it once, and settles how many images make a batch."""
         settings, worker = self._settings, self._worker(model.device)
-        if settings.max_batch_size:
-            model.max_batch = min(model.max_batch, settings.max_batch_size)
+        if max_batch := spec.max_batch or settings.max_batch_size:
+            model.max_batch = min(model.max_batch, max_batch)
         tune = partial(model.tune, compiled=settings.compile_models, channels_last=settings.channels_last)
         await worker.call(tune)
         wanted = model.device.startswith("cuda") or settings.compile_models
-        if not (wanted if settings.warm_up == "auto" else settings.warm_up == "on"):
+        if not (wanted if settings.warm_up == "auto" else settings.warm_up == "on") or spec.task not in EXAMPLES:
             return
         request = example(spec.task)
         await warm_up(model, worker, request)
-        if not settings.max_batch_size:
+        if not max_batch:
             model.max_batch = await measure_batch(model, worker, request)
         if settings.compile_models:
             # From a second size on, code is compiled that takes any.

@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from vision_model_repo.engine.timings import Timings
 
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+STAGES = ("prepare", "queue", "encode", "prompt", "post")
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 Readings = Mapping[tuple[str, ...], float]
@@ -54,10 +55,20 @@ class Metrics:
 
     def answered(self, model_type: str, timings: Timings) -> None:
         """Counts one image's answer."""
-        for stage in ("prepare", "queue", "encode", "prompt", "post"):
+        for stage in STAGES:
             self._stages.labels(model_type, stage).observe(getattr(timings, stage))
         if timings.cached is not None:
             self._encodings.labels(model_type, "hit" if timings.cached else "miss").inc()
+
+    def usage(self, model_type: str) -> tuple[int, float]:
+        """How many images a model has answered, and the seconds that they took in all stages."""
+        labels = {"model_type": model_type, "stage": "prepare"}
+        count = self.registry.get_sample_value("vision_stage_seconds_count", labels) or 0
+        seconds = (
+            self.registry.get_sample_value("vision_stage_seconds_sum", {**labels, "stage": stage}) or 0.0
+            for stage in STAGES
+        )
+        return int(count), sum(seconds)
 
     def failed(self, model_type: str, error: BaseException) -> None:
         """Counts one image that got no answer."""

@@ -13,22 +13,27 @@ from importlib.metadata import entry_points
 from importlib.util import find_spec
 from typing import Literal, cast
 
-from vision_model_repo.errors import NotFound
+from vision_model_repo.errors import NameTaken, NotFound
 from vision_model_repo.models.base import Loader
 
-Task = Literal["segmentation", "detection", "depth", "features"]
+Task = Literal["segmentation", "detection", "depth", "features", "tracking", "chat", "embedding", "ner"]
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A family of checkpoints that one module can load.
+    """A family of checkpoints that one module can load, or a deployment of a family under a name of its own.
 
     Attributes:
-        model_type: the family's name in paths and requests.
+        model_type: its name in paths and requests.
         task: what it does; decides the request and the result type.
-        module: where its `load` function is; imported when the first checkpoint is loaded.
-        variants: known checkpoints on the hub, the default one first.
+        module: where its `load` function is, or "module:Class" where a class is called instead; imported when the
+            first checkpoint is loaded.
+        variants: known checkpoints on the hub, the default one first; none for a model that has no weights to find.
         demo: the checkpoint embedded in this package, if there is one.
+        family: of a deployment; None for a family itself.
+        device, dtype: where and in which arithmetic; None for what settings say.
+        max_batch: most images in one forward pass; 0 for what settings say.
+        timeout_seconds: for one request; None for what settings say.
     """
 
     model_type: str
@@ -36,9 +41,15 @@ class ModelSpec:
     module: str
     variants: tuple[str, ...]
     demo: str | None = None
+    family: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+    max_batch: int = 0
+    timeout_seconds: float | None = None
 
     def loader(self) -> Loader:
-        return cast(Loader, import_module(self.module).load)
+        module, _, name = self.module.partition(":")
+        return cast(Loader, getattr(import_module(module), name or "load"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +157,7 @@ ENTRY_POINT_GROUP = "vision_model_repo.models"
 
 
 class Catalog(Mapping[str, ModelSpec]):
-    """Model specs by model_type; a hyphen is as good as an underscore."""
+    """Model specs by model_type; a hyphen is as good as an underscore. Deployments come and go."""
 
     def __init__(self, specs: tuple[ModelSpec, ...]) -> None:
         self._specs = {spec.model_type: spec for spec in specs}
@@ -157,12 +168,29 @@ class Catalog(Mapping[str, ModelSpec]):
         plugins = tuple(entry.load() for entry in entry_points(group=ENTRY_POINT_GROUP))
         return cls(BUILT_IN + plugins)
 
+    def add(self, deployment: ModelSpec) -> None:
+        """Adds a model under a name of its own. Raises NameTaken."""
+        if (taken := self._find(deployment.model_type)) is not None:
+            raise NameTaken(f"There is a model {taken.model_type!r} already. Choose another name.")
+        self._specs[deployment.model_type] = deployment
+
+    def remove(self, name: str) -> None:
+        """Forgets a deployment. Raises NotFound."""
+        del self._specs[self[name].model_type]
+
     def __getitem__(self, model_type: str) -> ModelSpec:
-        try:
-            return self._specs[model_type.replace("-", "_")]
-        except KeyError:
+        if (spec := self._find(model_type)) is None:
             known = ", ".join(self._specs)
-            raise NotFound(f"Unknown model_type {model_type[:80]!r}. Known model types: {known}.") from None
+            raise NotFound(f"Unknown model_type {model_type[:80]!r}. Known model types: {known}.")
+        return spec
+
+    def __contains__(self, model_type: object) -> bool:
+        return isinstance(model_type, str) and self._find(model_type) is not None
+
+    def _find(self, model_type: str) -> ModelSpec | None:
+        spelled = model_type.replace("-", "_")
+        found = (spec for name, spec in self._specs.items() if name.replace("-", "_") == spelled)
+        return self._specs.get(spelled) or next(found, None)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._specs)

@@ -78,10 +78,14 @@ class Hub:
         """The checkpoint to use when a request names none.
 
         A preferred id, from the settings, is taken at its word. Otherwise it is the family's first variant, or, where
-        that cannot be had, the embedded one; the reason is logged and kept in the checkpoint.
+        that cannot be had, the embedded one; the reason is logged and kept in the checkpoint. A model without weights
+        gets an empty one.
         """
         if preferred:
             return self.resolve(preferred)
+        if not spec.variants:
+            # No file of weights is in what is no folder.
+            return Checkpoint(spec.model_type, Path(os.devnull))
         try:
             return self.resolve(spec.variants[0])
         except VisionError as error:

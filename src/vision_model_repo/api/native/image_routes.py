@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from vision_model_repo.api.dependencies import EngineDependency, engine_of, is_json, media_type, read_json
 from vision_model_repo.api.errors import UnsupportedMediaType, describe
-from vision_model_repo.api.native.body import FORM, JSON, open_form, read_file
+from vision_model_repo.api.forms import open_form, read_file
+from vision_model_repo.api.native.body import FORM, JSON
 from vision_model_repo.api.native.images import Source, WireImage, read_image
 from vision_model_repo.api.native.models import Message
 from vision_model_repo.api.openapi import content, schema_of

@@ -1,0 +1,54 @@
+"""Models as the protocol sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vision_model_repo.api.pixano.schemas import PixanoModel, ServeStatus
+from vision_model_repo.api.pixano.task import capability_of
+from vision_model_repo.engine.engine import Engine
+from vision_model_repo.engine.manager import ModelStatus
+
+INTERFACES: Mapping[str, dict[str, Any]] = {
+    "segmentation": {
+        "prompts": ["points", "box", "mask"],
+        "multimask": True,
+        "embeddings": False,
+        "outputs": ["mask", "score", "logits"],
+    },
+    "detection": {"classes": "open", "thresholds": ["box", "text"], "outputs": ["box", "score", "class"]},
+}
+"""How the built-in families are called."""
+BUILT_IN = ("sam3", "grounding_dino")
+
+
+def deployed(engine: Engine) -> list[PixanoModel]:
+    """The models whose capability the protocol knows."""
+    return [model_of(engine, status) for status in engine.manager.status() if capability_of(status.spec)]
+
+
+def model_of(engine: Engine, status: ModelStatus) -> PixanoModel:
+    spec = status.spec
+    capability = capability_of(spec) or spec.task
+    family = spec.family or spec.model_type
+    interface = INTERFACES.get(capability) if family in BUILT_IN else None
+    return PixanoModel(
+        name=spec.model_type,
+        capability=capability,
+        model_class=family,
+        model_path=status.model_id or next(iter(spec.variants), None),
+        status=status_of(engine, status),
+        # One word here that a client does not know, and it reads no model of the list.
+        interface=None if interface is None else {"capability": capability, **interface},
+    )
+
+
+def status_of(engine: Engine, status: ModelStatus) -> ServeStatus:
+    if status.loading:
+        return "DEPLOYING"
+    if status.loaded:
+        return "RUNNING"
+    if status.spec.model_type in engine.manager.preload.failures:
+        return "DEPLOY_FAILED"
+    return "RUNNING" if engine.settings.auto_load else "NOT_STARTED"

@@ -1,0 +1,63 @@
+"""Media of a request: URLs, data URIs, and files that settings let callers name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vision_model_repo.engine.engine import Engine
+from vision_model_repo.errors import InvalidInput, NotAllowed, TooLarge, VisionError
+from vision_model_repo.formats.images import decode_base64, decode_image
+
+MEGABYTE = 2**20
+
+Media = str | bytes
+"""As it came: text, or an uploaded file."""
+
+
+async def read_media(media: Media, engine: Engine, name: str) -> bytes:
+    """The bytes that a request gives or names.
+
+    Raises:
+        InvalidInput, TooLarge: they cannot be had; the message begins with the name.
+        NotAllowed: a file outside the folders that settings open.
+    """
+    if isinstance(media, bytes):
+        return media
+    try:
+        if "://" in media[:16]:
+            return await engine.downloader.get(media)
+        if media[:5].lower() != "data:" and (roots := engine.settings.media_roots) and _is_path(media):
+            return await engine.pixels.run(_read_file, media, roots, engine.settings.max_url_mb)
+        return await engine.pixels.run(decode_base64, media)
+    except VisionError as error:
+        raise type(error)(f"{name}: {error.message}") from error
+
+
+async def read_picture(media: Media, engine: Engine, name: str) -> NDArray[np.uint8]:
+    """The pixels of an image, (H, W, 3) RGB, upright. Raises what `read_media` does, InvalidInput for no image."""
+    data = await read_media(media, engine, name)
+    try:
+        return await engine.pixels.run(decode_image, data, max_pixels=engine.settings.max_image_pixels)
+    except InvalidInput as error:
+        raise InvalidInput(f"{name}: {error.message}") from error
+
+
+def _is_path(text: str) -> bool:
+    """Whether text may name a file. Base64 of an image is longer than any path, and has no dot."""
+    return len(text) < 4096 and "\0" not in text and ("." in text or len(text) < 256)
+
+
+def _read_file(text: str, roots: tuple[Path, ...], max_mb: int) -> bytes:
+    # Resolved first: neither ".." nor a link leads out of the folders.
+    path = Path(text).resolve()
+    if not any(path.is_relative_to(root.resolve()) for root in roots):
+        raise NotAllowed("The path is outside the folders that this server reads from (MEDIA_ROOTS).")
+    try:
+        if path.stat().st_size > max_mb * MEGABYTE:
+            raise TooLarge(f"The file is larger than {max_mb} MB.")
+        return path.read_bytes()
+    except OSError:
+        raise InvalidInput("There is no such file, or it cannot be read.") from None

@@ -1,0 +1,73 @@
+"""Models: what is deployed, deploying and undeploying, and what each has done."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from pydantic import ValidationError
+
+from vision_model_repo.api.dependencies import EngineDependency
+from vision_model_repo.api.errors import describe
+from vision_model_repo.api.pixano.body import describe_json, read_body
+from vision_model_repo.api.pixano.deployed import deployed, model_of
+from vision_model_repo.api.pixano.errors import Conflict, NotUnderstood
+from vision_model_repo.api.pixano.schemas import PixanoDeployment, PixanoModel, PixanoStats, Undeployed
+from vision_model_repo.api.pixano.task import capability_of
+from vision_model_repo.deployments import from_pixano, spec_of
+from vision_model_repo.errors import InsufficientMemory
+from vision_model_repo.models.catalog import Catalog, ModelSpec
+
+router = APIRouter(prefix="/v1/models", tags=["pixano models"], responses=describe(401, 404, 422, 429))
+
+
+@router.get("")
+async def list_models(engine: EngineDependency) -> list[PixanoModel]:
+    """Lists the models that answer requests of this protocol."""
+    return deployed(engine)
+
+
+@router.post(
+    "", status_code=201, openapi_extra=describe_json(PixanoDeployment), responses=describe(403, 409, 415, 422, 503)
+)
+async def deploy(request: Request, engine: EngineDependency) -> PixanoModel:
+    """Deploys a model under a name of its own and loads it."""
+    spec = _spec(await read_body(request, PixanoDeployment), engine.manager.catalog)
+    try:
+        return model_of(engine, await engine.manager.deploy(spec))
+    except InsufficientMemory as error:
+        raise Conflict(error.message) from None
+
+
+@router.delete("/{name}", responses=describe(409))
+async def undeploy(engine: EngineDependency, name: str) -> Undeployed:
+    """Forgets a deployment and, after its requests in flight, frees its memory."""
+    spec = engine.manager.catalog[name]
+    if spec.family is None:
+        raise Conflict(
+            f"{spec.model_type} is a family of this server, and no deployment. Its memory is freed by POST "
+            "/native/models/unload."
+        )
+    await engine.manager.undeploy(name)
+    return Undeployed(status="deleted", model=name)
+
+
+@router.get("/{name}/stats")
+async def stats(engine: EngineDependency, name: str) -> PixanoStats:
+    """Counts what a model has answered since the server started."""
+    spec = engine.manager.catalog[name]
+    count, seconds = engine.metrics.usage(spec.model_type)
+    return PixanoStats(
+        model_name=spec.model_type,
+        capability=capability_of(spec) or spec.task,
+        model_class=spec.family or spec.model_type,
+        request_count=count,
+        total_processing_time=round(seconds, 6),
+        avg_processing_time=round(seconds / count, 6) if count else 0.0,
+    )
+
+
+def _spec(body: PixanoDeployment, catalog: Catalog) -> ModelSpec:
+    try:
+        return spec_of(from_pixano(body.name, body.model_class, body.model_params, body.deployment), catalog)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise NotUnderstood(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None

@@ -1,0 +1,37 @@
+"""All routes of the Pixano protocol."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from vision_model_repo.api.pixano import models, service
+from vision_model_repo.api.pixano.errors import write_error
+from vision_model_repo.api.pixano.inference_routes import inference_router
+from vision_model_repo.api.protocols import Protocol
+from vision_model_repo.models.catalog import Catalog
+
+
+def pixano_router(catalog: Catalog) -> APIRouter:
+    """The protocol; its paths are the same for every catalog."""
+    router = APIRouter()
+    router.include_router(service.router)
+    router.include_router(models.router)
+    router.include_router(inference_router())
+    return router
+
+
+SERVICE = ("/health", "/ready", "/info", "/metrics")
+PIXANO = Protocol(
+    name="pixano",
+    title="Pixano Inference",
+    router=pixano_router,
+    write_error=write_error,
+    open_paths=frozenset({"/", *SERVICE, *(f"/v1{path}" for path in SERVICE)}),
+    work_paths=("/v1/inference/", "/inference/"),
+    own_paths=(
+        "/v1/",
+        "/app/",
+        "/info",
+        *(f"/inference/{capability}/" for capability in ("segmentation", "detection", "tracking", "vlm")),
+    ),
+)

@@ -1,0 +1,165 @@
+"""Models under names of their own: what a configuration file or a caller asks for, and what the catalog needs to know.
+
+[[models]]
+name = "sam3-large"            what requests call it
+family = "sam3"                a family of this server, or class = "module:Class" with a task
+model_id = "facebook/sam3"     its checkpoint
+device = "cuda:0"
+dtype = "bfloat16"
+batch = 8                      most images in one forward pass
+timeout = 60                   seconds for one request
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.alias_generators import to_snake
+
+from vision_model_repo.errors import NotFound
+from vision_model_repo.models.catalog import Catalog, ModelSpec, Task
+
+Dtype = Literal["auto", "float32", "float16", "bfloat16"]
+
+PIXANO_FAMILIES = {"GroundingDINOModel": "grounding_dino"}
+"""Families of ours that do what a model class of Pixano's own packages does."""
+
+
+class Deployment(BaseModel):
+    """A model to be deployed."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True, frozen=True)
+
+    name: str = Field(min_length=1, max_length=100, pattern=r"^[^/\s]+$")
+    family: str | None = None
+    class_path: str | None = Field(None, alias="class", pattern=r"^[\w.]+:\w+$")
+    task: Task | None = None
+    model_id: str | None = None
+    device: str | None = None
+    dtype: Dtype | None = None
+    replicas: Literal[1] = Field(1, description="A process holds one; for more, start more servers.")
+    batch: int = Field(0, ge=0)
+    timeout: float | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.family is None) == (self.class_path is None):
+            raise ValueError("give either family or class")
+        if (self.class_path is None) != (self.task is None):
+            raise ValueError("give a task with class, such as detection, and none with family")
+        return self
+
+
+class PixanoParams(BaseModel):
+    """What Pixano's model parameters may say of a family of ours."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    path: str | None = None
+    torch_dtype: Dtype | None = None
+    compile: bool = False
+
+
+class PixanoResources(BaseModel):
+    """Pixano's deployment settings. Those of replicas mean nothing to one process, but a misspelt one is an error."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    num_gpus: float | None = Field(None, ge=0)
+    max_batch_size: int = Field(0, ge=0)
+    timeout_s: float | None = Field(None, gt=0)
+    num_cpus: float | None = None
+    memory_mb: int | None = None
+    min_replicas: int | None = None
+    max_replicas: int | None = None
+    target_num_ongoing_requests_per_replica: int | None = None
+    downscale_delay_s: float | None = None
+    upscale_delay_s: float | None = None
+    batch_wait_timeout_s: float | None = None
+    max_ongoing_requests: int | None = None
+    health_check_period_s: float | None = None
+
+    @classmethod
+    def read(cls, given: Mapping[str, Any]) -> Self:
+        """From keys_like_this or keysLikeThis. Raises ValidationError."""
+        return cls.model_validate({to_snake(name): value for name, value in given.items()})
+
+    @property
+    def device(self) -> str | None:
+        """The CPU where no GPU is asked for; what settings say where nothing is."""
+        return "cpu" if self.num_gpus == 0 else None
+
+
+def from_pixano(
+    name: str | None, model_class: str, params: Mapping[str, Any], resources: Mapping[str, Any]
+) -> Deployment:
+    """A deployment of a family of ours in Pixano's words. Raises ValidationError for what makes no sense."""
+    given, places = PixanoParams.model_validate(dict(params)), PixanoResources.read(resources)
+    return Deployment.model_validate(
+        {
+            "name": name or _last_part(given.path) or model_class,
+            "family": PIXANO_FAMILIES.get(model_class, model_class),
+            "model_id": given.path,
+            "device": places.device,
+            "dtype": given.torch_dtype,
+            "batch": places.max_batch_size,
+            "timeout": places.timeout_s,
+        }
+    )
+
+
+def _last_part(path: str | None) -> str:
+    return (path or "").rstrip("/").rpartition("/")[2]
+
+
+def spec_of(deployment: Deployment, catalog: Catalog) -> ModelSpec:
+    """What the catalog needs to know of a deployment. Raises NotFound for an unknown family."""
+    if deployment.class_path is not None and deployment.task is not None:
+        variants = (deployment.model_id,) if deployment.model_id else ()
+        spec = ModelSpec(deployment.name, deployment.task, deployment.class_path, variants)
+        family = deployment.class_path.rpartition(":")[2]
+    else:
+        spec = _family(deployment.family or "", catalog)
+        family = spec.model_type
+        if deployment.model_id:
+            spec = replace(spec, variants=(deployment.model_id,), demo=None)
+    return replace(
+        spec,
+        model_type=deployment.name,
+        family=family,
+        device=deployment.device,
+        dtype=deployment.dtype,
+        max_batch=deployment.batch,
+        timeout_seconds=deployment.timeout,
+    )
+
+
+def _family(name: str, catalog: Catalog) -> ModelSpec:
+    known = [spec.model_type for spec in catalog.values() if spec.family is None]
+    if name not in catalog or catalog[name].family is not None:
+        raise NotFound(f"No model family or class {name[:80]!r} on this server. Families: {', '.join(known)}.")
+    return catalog[name]
+
+
+def read_toml(path: Path) -> list[Deployment]:
+    """The deployments of a configuration file. Raises ValueError, naming the entry, for one that makes no sense."""
+    try:
+        document = tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path} is not valid TOML: {error}") from None
+    if unknown := set(document) - {"models"}:
+        raise ValueError(f"{path} has {', '.join(sorted(unknown))}. It may hold [[models]] alone.")
+    deployments = []
+    for index, entry in enumerate(document.get("models", [])):
+        try:
+            deployments.append(Deployment.model_validate(entry))
+        except ValidationError as error:
+            problem = error.errors()[0]
+            where = ".".join(map(str, (f"models[{index}]", *problem["loc"])))
+            raise ValueError(f"{path}: {where}: {problem['msg']}") from None
+    return deployments

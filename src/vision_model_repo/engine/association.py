@@ -31,6 +31,12 @@ LEAST_OVERLAP = 0.1
 """From here on a pair is possible for its overlap alone."""
 LEAST_NEARNESS, LEAST_LIKENESS = 0.1, 0.6
 """Together they make a pair possible without overlap."""
+WHOLE = 0.9
+"""Share of its size from which an object is seen as a whole."""
+SHRINKING = 0.98
+"""Most that an object shrinks by in a frame; what looks smaller is partly hidden."""
+PART_GAIN = 0.15
+"""How far the place of a part is believed to be that of the object."""
 SAME = 0.7
 """Overlap from which two detections on a frame are one object, and share of a detection that lies in another."""
 
@@ -137,6 +143,8 @@ class Track:
     Attributes:
         last: its last sighting.
         velocity: pixels a frame, (2,) xy.
+        centre: where all of it is, which is not where its visible part is; pixels, (2,) xy.
+        size: side of a square as large as all of it, in pixels.
         colors: histogram over its sightings, the recent ones counting most.
         seen: frames on which it was seen.
         hidden: frames since it was seen last; 0 where it is on this frame.
@@ -155,6 +163,7 @@ class Track:
     _labels: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.centre, self.size = self.last.centre, self.last.size
         self._vote(self.last)
 
     @property
@@ -169,12 +178,15 @@ class Track:
 
     def follow(self, sighting: Sighting) -> None:
         """Takes a sighting for its own."""
-        moved = (sighting.centre - self.last.centre) / (self.hidden + 1)
-        # The visible part of an object that goes into hiding or comes out of it moves otherwise than the object.
-        trust = 0.5 if self.seen > 1 else 1.0
-        if min(sighting.size, self.last.size) < 0.7 * max(sighting.size, self.last.size):
-            trust *= 0.3
-        self.velocity = ((1 - trust) * self.velocity + trust * moved).astype(np.float32)
+        frames = self.hidden + 1
+        expected = self.centre + self.shift
+        # The visible part of an object that goes into hiding, or comes out of it, moves otherwise than the object.
+        whole = sighting.size > WHOLE * self.size
+        centre = sighting.centre if whole else expected + PART_GAIN * (sighting.centre - expected)
+        gain = PART_GAIN if not whole else 0.5 if self.seen > 1 else 1.0
+        self.velocity = ((1 - gain) * self.velocity + gain * (centre - self.centre) / frames).astype(np.float32)
+        self.centre = centre.astype(np.float32)
+        self.size = max(sighting.size, SHRINKING * self.size)
         self.colors = (0.8 * self.colors + 0.2 * sighting.colors).astype(np.float32)
         self.last = sighting
         self.seen += 1
@@ -257,10 +269,10 @@ def affinities(tracks: Sequence[Track], sightings: Sequence[Sighting]) -> Floats
     if not tracks or not sightings:
         return np.zeros((len(tracks), len(sightings)), np.float32)
     overlap = _overlaps(tracks, sightings)
-    expected = np.stack([track.last.centre + track.shift for track in tracks])
+    expected = np.stack([track.centre + track.shift for track in tracks])
     distance = np.linalg.norm(expected[:, None] - np.stack([each.centre for each in sightings])[None], axis=2)
     # The longer an object is hidden, the less is known of where it is.
-    reach = np.array([track.last.size * (0.5 + 0.15 * min(track.hidden, 10)) for track in tracks])
+    reach = np.array([track.size * (0.5 + 0.15 * min(track.hidden, 10)) for track in tracks])
     nearness = np.exp(-0.5 * (distance / reach[:, None]) ** 2)
     likeness = np.sqrt(np.stack([track.colors for track in tracks])) @ np.sqrt(
         np.stack([each.colors for each in sightings]).T

@@ -33,8 +33,8 @@ LEAST_NEARNESS, LEAST_LIKENESS = 0.1, 0.6
 """Together they make a pair possible without overlap."""
 WHOLE = 0.9
 """Share of its size from which an object is seen as a whole."""
-SHRINKING = 0.98
-"""Most that an object shrinks by in a frame; what looks smaller is partly hidden."""
+SHRINKING, GROWING = 0.98, 1.05
+"""Most that an object's size changes by in a frame; beyond, it is another part of it that is seen."""
 PART_GAIN = 0.15
 """How far the place of a part is believed to be that of the object."""
 SAME = 0.7
@@ -81,12 +81,18 @@ class Sighting:
 
     @cached_property
     def centre(self) -> Floats:
-        return (self.box[:2] + self.box[2:]) / np.float32(2)
+        """Of gravity, in pixels, (2,) xy: a stray pixel of a mask moves its box, and hardly that."""
+        if self.mask is None:
+            return (self.box[:2] + self.box[2:]) / np.float32(2)
+        rows, columns = np.nonzero(self.cells)
+        return (np.array([columns.mean(), rows.mean()], np.float32) + np.float32(0.5)) * np.float32(self.cell)
 
-    @property
+    @cached_property
     def size(self) -> float:
-        """Side of a square as large as the box, in pixels."""
-        return float(np.sqrt(max(1.0, np.prod(self.box[2:] - self.box[:2]))))
+        """Side of a square as large, in pixels."""
+        if self.mask is None:
+            return float(np.sqrt(max(1.0, np.prod(self.box[2:] - self.box[:2]))))
+        return self.cell * float(np.sqrt(max(1, self.cells.sum())))
 
 
 class Eye:
@@ -180,13 +186,14 @@ class Track:
         """Takes a sighting for its own."""
         frames = self.hidden + 1
         expected = self.centre + self.shift
-        # The visible part of an object that goes into hiding, or comes out of it, moves otherwise than the object.
-        whole = sighting.size > WHOLE * self.size
+        # The visible part of an object that goes into hiding moves otherwise than the object, and so does one mask
+        # drawn over two.
+        whole = WHOLE < sighting.size / self.size < 1 / WHOLE
         centre = sighting.centre if whole else expected + PART_GAIN * (sighting.centre - expected)
         gain = PART_GAIN if not whole else 0.5 if self.seen > 1 else 1.0
         self.velocity = ((1 - gain) * self.velocity + gain * (centre - self.centre) / frames).astype(np.float32)
         self.centre = centre.astype(np.float32)
-        self.size = max(sighting.size, SHRINKING * self.size)
+        self.size *= float(np.clip(sighting.size / self.size, SHRINKING, GROWING))
         self.colors = (0.8 * self.colors + 0.2 * sighting.colors).astype(np.float32)
         self.last = sighting
         self.seen += 1

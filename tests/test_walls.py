@@ -28,7 +28,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "engine": ("errors", "settings", "tasks", "formats", "models.base", "models.catalog", "models.hub"),
     # Of models, a protocol may know which families there are, and nothing of how they work.
     "api": ("errors", "settings", "tasks", "formats", "engine", "models.catalog", "deployments", "serving", "__init__"),
-    "deployments": ("errors", "models.catalog"),
+    "deployments": ("errors", "models.catalog", "models.pixano_plugin"),
     "serving": ("settings",),
 }
 # Where torch may be imported: at the top of a module, and inside functions.

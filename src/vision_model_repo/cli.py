@@ -28,12 +28,16 @@ def serve(
     protocol: Annotated[
         str | None, typer.Option(help="Protocol whose paths are at the root; ROOT_PROTOCOL if left out.")
     ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Models to deploy: TOML, or a Python file of Pixano's."),
+    ] = None,
     reload: Annotated[bool, typer.Option("--reload", help="Restart when a source file changes.")] = False,
 ) -> None:
     """Start the server."""
     from vision_model_repo.serving import serve
 
-    given = {"api_host": host, "api_port": port, "root_protocol": protocol}
+    given = {"api_host": host, "api_port": port, "root_protocol": protocol, "config_file": config}
     settings = read_settings().model_copy(update={name: value for name, value in given.items() if value is not None})
     serve(settings, reload=reload)
 

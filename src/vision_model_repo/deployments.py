@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic.alias_generators import to_snake
 
 from vision_model_repo.errors import NotFound
-from vision_model_repo.models.catalog import Catalog, ModelSpec, Task
+from vision_model_repo.models.catalog import PIXANO, Catalog, ModelSpec, Task
 
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 
@@ -93,6 +93,52 @@ class PixanoResources(BaseModel):
     def device(self) -> str | None:
         """The CPU where no GPU is asked for; what settings say where nothing is."""
         return "cpu" if self.num_gpus == 0 else None
+
+
+def read_config(path: Path, catalog: Catalog) -> list[ModelSpec]:
+    """The models of a configuration file: TOML as above, or a Python file of Pixano's, which is run.
+
+    Raises:
+        ValueError: there is no such file, or it makes no sense.
+        NotFound: a family that is not there, or Pixano's package is not installed.
+    """
+    if not path.is_file():
+        raise ValueError(f"There is no configuration file {path}.")
+    if path.suffix != ".py":
+        return [spec_of(deployment, catalog) for deployment in read_toml(path)]
+    PIXANO.require(f"The configuration file {path}")
+    from vision_model_repo.models import pixano_plugin
+
+    return [_pixano_spec(config, catalog) for config in pixano_plugin.read_config(path, PIXANO_FAMILIES)]
+
+
+def pixano_spec(
+    name: str | None, model_class: str, params: Mapping[str, Any], resources: Mapping[str, Any], catalog: Catalog
+) -> ModelSpec:
+    """What the catalog needs to know of a deployment in Pixano's words.
+
+    Raises:
+        NotFound: no plugin has that class, and no family has that name.
+        ValidationError: parameters or resources make no sense.
+    """
+    if PIXANO.installed:
+        from vision_model_repo.models import pixano_plugin
+
+        if pixano_plugin.is_plugin_class(model_class):
+            given = {to_snake(key): value for key, value in resources.items()}
+            PixanoResources.model_validate(given)
+            return pixano_plugin.spec_of(pixano_plugin.config_of(name, model_class, params, given))
+    return spec_of(from_pixano(name, model_class, params, resources), catalog)
+
+
+def _pixano_spec(config: Any, catalog: Catalog) -> ModelSpec:
+    from vision_model_repo.models import pixano_plugin
+
+    if pixano_plugin.is_plugin_class(config.model_class):
+        return pixano_plugin.spec_of(config)
+    # What the file says of the device is a default where it says nothing, so settings choose it.
+    resources = {"max_batch_size": config.max_batch_size, "timeout_s": config.timeout_s}
+    return spec_of(from_pixano(config.name, config.model_class, config.model_params, resources), catalog)
 
 
 def from_pixano(

@@ -37,6 +37,8 @@ def serve(settings: Settings, *, reload: bool = False) -> None:
     """
     # The application reads its settings when it is imported, which a reloader does in another process.
     os.environ["ROOT_PROTOCOL"] = settings.root_protocol
+    if settings.config_file is not None:
+        os.environ["CONFIG_FILE"] = str(settings.config_file.absolute())
     uvicorn.run(
         APPLICATION,
         host=settings.api_host,

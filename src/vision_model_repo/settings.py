@@ -25,6 +25,11 @@ class Settings(BaseSettings):
         description="Protocol whose paths are at the root, native or pixano; each is under its prefix as well, such as "
         "`/pixano`, and at the root with the paths that no other one has.",
     )
+    config_file: Path | None = Field(
+        None,
+        description="Models under names of their own: a TOML file, or a Python file of Pixano's, which is run as such.",
+        examples=["models.toml"],
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe level logged.")
     cors_origins: CommaList = Field(("*",), description="Origins that browsers may call from, comma separated.")
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(

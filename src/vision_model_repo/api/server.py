@@ -15,6 +15,7 @@ from vision_model_repo.api import errors, middleware, openapi
 from vision_model_repo.api.native.routes import NATIVE
 from vision_model_repo.api.pixano.routes import PIXANO
 from vision_model_repo.api.protocols import Protocols
+from vision_model_repo.deployments import read_config
 from vision_model_repo.engine.engine import Engine
 from vision_model_repo.models.catalog import Catalog
 from vision_model_repo.serving import OneProcess, log_somewhere
@@ -39,6 +40,8 @@ def create_app(settings: Settings | None = None, *, catalog: Catalog | None = No
     """
     settings = settings or Settings()  # pyright: ignore[reportCallIssue]
     catalog = catalog or Catalog.installed()
+    for deployment in read_config(settings.config_file, catalog) if settings.config_file else ():
+        catalog.add(deployment)
     protocols = Protocols(PROTOCOLS, settings.root_protocol)
 
     @asynccontextmanager

@@ -85,6 +85,7 @@ class Extra:
 DEPTH_ANYTHING_3 = Extra(
     "depth-anything-3", ("depth_anything_3", "addict", "einops", "omegaconf"), "depth-anything/da3*"
 )
+PIXANO = Extra("pixano", ("pixano_inference",), "")
 EXTRAS = (DEPTH_ANYTHING_3,)
 
 _VARIANTS_3 = (

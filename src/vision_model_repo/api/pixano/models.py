@@ -12,7 +12,7 @@ from vision_model_repo.api.pixano.deployed import deployed, model_of
 from vision_model_repo.api.pixano.errors import Conflict, NotUnderstood
 from vision_model_repo.api.pixano.schemas import PixanoDeployment, PixanoModel, PixanoStats, Undeployed
 from vision_model_repo.api.pixano.task import capability_of
-from vision_model_repo.deployments import from_pixano, spec_of
+from vision_model_repo.deployments import pixano_spec
 from vision_model_repo.errors import InsufficientMemory
 from vision_model_repo.models.catalog import Catalog, ModelSpec
 
@@ -67,7 +67,7 @@ async def stats(engine: EngineDependency, name: str) -> PixanoStats:
 
 def _spec(body: PixanoDeployment, catalog: Catalog) -> ModelSpec:
     try:
-        return spec_of(from_pixano(body.name, body.model_class, body.model_params, body.deployment), catalog)
+        return pixano_spec(body.name, body.model_class, body.model_params, body.deployment, catalog)
     except ValidationError as error:
         problem = error.errors()[0]
         raise NotUnderstood(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None

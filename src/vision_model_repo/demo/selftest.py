@@ -29,7 +29,7 @@ AT_LEAST: dict[Task, dict[str, float]] = {
     "features": {"nearest_same": 0.7},
 }
 AT_MOST: dict[Task, dict[str, float]] = {
-    "segmentation": {"absent_answered": 0.15},
+    "segmentation": {"absent_answered": 0.1},
     "detection": {},
     "depth": {"abs_rel": 0.1},
     "features": {},

@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import time
 
+from vision_model_repo.demo.scenes import COLORS
 from vision_model_repo.demo.tracking_evaluation import evaluate_clicks, evaluate_tracking, occluded_clips
 from vision_model_repo.engine.engine import Engine
 from vision_model_repo.engine.tracking import TrackingStore
@@ -21,7 +22,7 @@ async def main() -> None:
     parser.add_argument("--model-type", default="sam3", help="a segmenter, a detector, or a model for video")
     parser.add_argument("--model-id", help="a folder or id of weights; the embedded ones if left out")
     parser.add_argument("--clips", type=int, default=20)
-    parser.add_argument("--phrases", nargs="+", default=["object"], help="together they name every object")
+    parser.add_argument("--phrases", nargs="+", default=[f"{color} object" for color in COLORS], help="for all objects")
     parser.add_argument("--clicks", action="store_true", help="click on every object of the first frame instead")
     arguments = parser.parse_args()
     engine = Engine(Settings.model_validate({"hf_hub_offline": True, "device": "cpu", "torch_threads": 1}))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vision_model_repo.demo.scenes import View, render, sample_scene
-from vision_model_repo.formats.drawing import PALETTE, draw_boxes, draw_depth, draw_masks, draw_similarity
+from vision_model_repo.formats.drawing import PALETTE, draw_boxes, draw_depth, draw_masks, draw_similarity, draw_tracks
 from vision_model_repo.formats.masks import encode_mask
 
 
@@ -69,6 +69,18 @@ def test_any_label_can_be_drawn_on_any_image(label: str, side: int) -> None:
     assert draw_masks(image, masks, [label, label], [0.5, 0.4]).shape == image.shape
     boxes = np.array([[0, 0, side, side], [side, side, side, side]], np.float32)
     assert draw_boxes(image, boxes, [label, label], [0.5, float("nan")]).shape == image.shape
+
+
+def test_an_object_keeps_its_colour_over_the_frames() -> None:
+    image = np.full((200, 300, 3), 128, np.uint8)
+    mask = np.zeros((200, 300), bool)
+    mask[60:160, 40:140] = True
+    box = (40.0, 60.0, 140.0, 160.0)
+    alone = draw_tracks(image, [13], [box], [encode_mask(mask)], [""])
+    beside = draw_tracks(image, [2, 13], [(200, 60, 280, 160), box], [None, encode_mask(mask)], ["cup", ""])
+    assert np.array_equal(alone[120, 50:130], beside[120, 50:130])
+    assert near(beside[100:150, 200], PALETTE[2], 0).all() and near(alone[120], PALETTE[3], 40).any()
+    assert (image == 128).all()
 
 
 def test_nothing_found_leaves_the_picture_as_it_is(view: View) -> None:

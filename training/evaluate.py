@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 
 import torch
 from tqdm import tqdm
 
 from training.data import SIZE, held_out
-from vision_model_repo.demo.evaluation import evaluate
+from vision_model_repo.demo.evaluation import evaluate, evaluate_clicks
+from vision_model_repo.demo.scenes import View
+from vision_model_repo.errors import InvalidInput
 from vision_model_repo.models.catalog import BUILT_IN
 from vision_model_repo.models.hub import Hub
 
@@ -33,11 +37,19 @@ def main() -> None:
     for name in arguments.names or demos:
         spec = demos[name]
         model = spec.loader()(Hub().resolve(f"demo/{name}"), device="cpu", dtype="float32")
-        views = (held_out(index, arguments.width, arguments.height) for index in range(arguments.scenes))
         started = time.monotonic()
-        figures = evaluate(spec.task, model, tqdm(views, total=arguments.scenes, desc=name, leave=False))
+        figures = evaluate(spec.task, model, _views(arguments, name))
+        if spec.task == "segmentation":
+            # A checkpoint without a tracker refuses clicks.
+            with suppress(InvalidInput):
+                figures |= evaluate_clicks(model, _views(arguments, f"{name} clicks"))
         line = "  ".join(f"{figure} {value:.3f}" for figure, value in figures.items())
         print(f"{name:16} {arguments.scenes} scenes, {time.monotonic() - started:.0f} s  {line}")
+
+
+def _views(arguments: argparse.Namespace, name: str) -> Iterator[View]:
+    views = (held_out(index, arguments.width, arguments.height) for index in range(arguments.scenes))
+    return iter(tqdm(views, total=arguments.scenes, desc=name, leave=False))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
@@ -124,7 +125,13 @@ class Connection(asyncio.Protocol):
 
 
 async def closed_loop(
-    url: str, requests: Iterable[bytes], *, clients: int, seconds: float = float("inf"), every: float = 0.0
+    url: str,
+    requests: Iterable[bytes],
+    *,
+    clients: int,
+    seconds: float = float("inf"),
+    every: float = 0.0,
+    load: Load | None = None,
 ) -> Load:
     """Sends requests, in each client the next one when the last is answered, until they or the seconds are over.
 
@@ -132,31 +139,47 @@ async def closed_loop(
         url: of the server; the path is in the requests.
         requests: shared by the clients, from `request`.
         every: s that a client waits between an answer and its next request.
+        load: what to add the answers to, for who wants to see them come.
     """
-    load, left = Load(), iter(requests)
+    load = Load() if load is None else load
+    left = iter(requests)
     started = time.perf_counter()
     await asyncio.gather(*(_client(url, left, started + seconds, every, load) for _ in range(clients)))
     load.seconds = time.perf_counter() - started
     return load
 
 
+@asynccontextmanager
+async def background(url: str, requests: Iterable[bytes], *, clients: int) -> AsyncIterator[Load]:
+    """Keeps a server busy meanwhile with requests that do not run out; gives what has been answered so far."""
+    load = Load()
+    task = asyncio.create_task(closed_loop(url, requests, clients=clients, load=load))
+    try:
+        yield load
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
 async def _client(url: str, requests: Iterator[bytes], until: float, every: float, load: Load) -> None:
     connection = await Connection.to(url)
-    for request in requests:
-        if not connection.open:
-            connection = await Connection.to(url)
-        started = time.perf_counter()
-        try:
-            status, _ = await connection.ask(request)
-        except ConnectionError:
-            status = 0
-        ended = time.perf_counter()
-        if status == 200:
-            load.times.append(1000 * (ended - started))
-        else:
-            load.errors += 1
-        if ended >= until:
-            break
-        if every:
-            await asyncio.sleep(every)
-    connection.close()
+    try:
+        for request in requests:
+            if not connection.open:
+                connection = await Connection.to(url)
+            started = time.perf_counter()
+            try:
+                status, _ = await connection.ask(request)
+            except ConnectionError:
+                status = 0
+            ended = time.perf_counter()
+            if status == 200:
+                load.times.append(1000 * (ended - started))
+            else:
+                load.errors += 1
+            if ended >= until:
+                return
+            if every:
+                await asyncio.sleep(every)
+    finally:
+        connection.close()

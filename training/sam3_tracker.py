@@ -32,12 +32,18 @@ from vision_model_repo.models.sam3 import Sam3
 from vision_model_repo.models.sam3_clicks import ClickDecoder, Prompts
 
 GRID = IMAGE_SIZE // PATCH_SIZE
+COARSE_SCALE = 0.4
+SHARPNESS = 1.5
 INSIDE = 0.6
 """Share of a cell that an object must cover for a click there to mean it."""
 
 
-def build_model(detector: Sam3Model) -> Sam3VideoModel:
-    """A model of both kinds around a detector, whose tracker is yet to be trained."""
+def build_model(detector: Sam3Model, pixels: Tensor) -> Sam3VideoModel:
+    """A model of both kinds around a detector, whose tracker is yet to be trained.
+
+    Args:
+        pixels: (B, 3, 168, 168), some pictures to calibrate by.
+    """
     vision = cast(Any, detector.config.vision_config).to_dict()
     # The pyramid's lowest level is of use to the detector alone.
     vision |= {"scale_factors": [4.0, 2.0, 1.0]}
@@ -64,18 +70,45 @@ def build_model(detector: Sam3Model) -> Sam3VideoModel:
     }
     network: Any = Sam3VideoModel(Sam3VideoConfig(detector_config=detector.config.to_dict(), tracker_config=tracker))
     network.detector_model.load_state_dict(detector.state_dict())
-    initialise(network.tracker_neck)
+    # Levels that already tell objects apart. Trained on, they soon drown the positions of clicks.
+    network.tracker_neck.load_state_dict(network.detector_model.vision_encoder.neck.state_dict(), strict=False)
+    calibrate(network.detector_model.vision_encoder.backbone, network.tracker_neck, pixels)
     initialise(network.tracker_model)
-    nn.init.normal_(network.tracker_model.no_memory_embedding, std=0.1)
+    spread(network.tracker_model, network.tracker_neck)
     network.requires_grad_(False)
     for part in trained_parts(network):
         part.requires_grad_(True)
+    # Random and never trained: a click and a pixel at one place have to agree.
+    network.tracker_model.prompt_encoder.shared_embedding.requires_grad_(False)
     return network
+
+
+@torch.no_grad()
+def spread(tracker: Any, neck: Any) -> None:
+    """Beyond Xavier: lets a click find its place in the picture, and what lies there, from the first step on.
+
+    Positions are louder than what the coarse level shows, where the neck as it is drowns them ten times over. Points
+    and pixels have one encoding of positions, which a model built from its configuration has twice. Where they
+    attend to each other, both sides are projected alike, and what is found is handed on as it is.
+    """
+    for weight in neck.fpn_layers[2].proj2.parameters():
+        weight.mul_(COARSE_SCALE)
+    positions = tracker.shared_image_embedding.positional_embedding
+    tracker.prompt_encoder.shared_embedding.positional_embedding.copy_(positions)
+    nn.init.normal_(tracker.prompt_encoder.point_embed.weight, std=0.3)
+    nn.init.normal_(tracker.no_memory_embedding, std=0.1)
+    transformer = tracker.mask_decoder.transformer
+    crossings = [layer.cross_attn_token_to_image for layer in transformer.layers]
+    crossings += [layer.cross_attn_image_to_token for layer in transformer.layers]
+    for attention in (*crossings, transformer.final_attn_token_to_image):
+        attention.k_proj.weight.mul_(SHARPNESS)
+        attention.q_proj.weight.copy_(attention.k_proj.weight)
+        attention.o_proj.weight.copy_(attention.v_proj.weight.T)
 
 
 def trained_parts(network: Any) -> list[nn.Module]:
     tracker = network.tracker_model
-    return [network.tracker_neck, tracker.prompt_encoder, tracker.mask_decoder]
+    return [tracker.prompt_encoder, tracker.mask_decoder]
 
 
 @dataclass
@@ -137,10 +170,12 @@ def losses_of(logits: Tensor, scores: Tensor, truth: Tensor) -> tuple[dict[str, 
     Only the best reading of each prompt is drawn to the truth, so that the others are free to mean something else.
     """
     expected = truth[:, None].expand_as(logits)
-    entropy = F.binary_cross_entropy_with_logits(logits, expected, reduction="none").mean((2, 3))
+    # The ground fills most of the picture: pixels near the object count more.
+    near = 1 + 4 * F.max_pool2d(truth[:, None], 7, stride=1, padding=3)
+    entropy = F.binary_cross_entropy_with_logits(logits, expected, weight=near, reduction="none").mean((2, 3))
     probability = logits.sigmoid()
     overlap, total = (probability * expected).sum((2, 3)), (probability + expected).sum((2, 3))
-    wrong = 20 * entropy + 1 - (2 * overlap + 1) / (total + 1)
+    wrong = 5 * entropy + 1 - (2 * overlap + 1) / (total + 1)
     with torch.no_grad():
         covered, real = logits > 0, expected > 0.5
         iou = (covered & real).sum((2, 3)) / (covered | real).sum((2, 3)).clamp(min=1)
@@ -149,9 +184,9 @@ def losses_of(logits: Tensor, scores: Tensor, truth: Tensor) -> tuple[dict[str, 
     return losses, logits[torch.arange(len(logits)), best]
 
 
-def train(run: Run, processor: Sam3Processor, arguments: argparse.Namespace) -> None:
+def train(run: Run, processor: Sam3Processor, sampler: Sampler, arguments: argparse.Namespace) -> None:
     network, rng = cast(Any, run.model), np.random.default_rng(arguments.seed)
-    clicks, sampler = ClickDecoder(network), Sampler(SceneCache(), processor.tokenizer, arguments.seed)
+    clicks = ClickDecoder(network)
     backbone = network.detector_model.vision_encoder.backbone
     saved, smooth, steps = run.clock.minutes, {}, tqdm(initial=run.steps, mininterval=10)
     while run.clock.progress < 1:
@@ -159,12 +194,10 @@ def train(run: Run, processor: Sam3Processor, arguments: argparse.Namespace) -> 
         with torch.no_grad():
             features = backbone(batch.pixels).last_hidden_state
         pyramid, asked = clicks.pyramid(features), ask(batch, arguments.objects, rng)
-        lone_point = asked.prompts.boxes is None
-        losses, best = losses_of(
-            *clicks.predict(pyramid.select(asked.rows), asked.prompts, multimask=lone_point), asked.truth
-        )
+        lone_point, seen = asked.prompts.boxes is None, pyramid.select(asked.rows)
+        losses, best = losses_of(*clicks.predict(seen, asked.prompts, multimask=lone_point), asked.truth)
         again = correct(asked, best, rng)
-        more, _ = losses_of(*clicks.predict(pyramid.select(asked.rows), again.prompts, multimask=False), asked.truth)
+        more, _ = losses_of(*clicks.predict(seen, again.prompts, multimask=False), asked.truth)
         losses |= {f"{name} again": loss for name, loss in more.items()}
         run.learn(sum(losses.values(), torch.zeros(())), arguments.learning_rate)
         report(steps, smooth, {name: loss.item() for name, loss in losses.items()})
@@ -189,7 +222,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--save-minutes", type=float, default=4)
     parser.add_argument("--images", type=int, default=8)
-    parser.add_argument("--objects", type=int, default=3, help="prompts about each image")
+    parser.add_argument("--objects", type=int, default=5, help="prompts about each image")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true")
@@ -200,14 +233,13 @@ def main() -> None:
 
     processor: Any = Sam3Processor.from_pretrained(arguments.detector)
     detector: Any = Sam3Model.from_pretrained(arguments.detector, dtype=torch.float32)
-    network: Any = build_model(detector)
-    pixels = Sampler(SceneCache(), processor.tokenizer, arguments.seed).batch(32, 1).pixels
-    calibrate(network.detector_model.vision_encoder.backbone, network.tracker_neck, pixels)
-    trained = [*(weight for part in trained_parts(network) for weight in part.parameters())]
+    sampler = Sampler(SceneCache(), processor.tokenizer, arguments.seed)
+    network: Any = build_model(detector, sampler.batch(32, 1).pixels)
+    trained = [weight for weight in network.parameters() if weight.requires_grad]
     run = Run("sam3_tracker", network, torch.optim.AdamW(trained, weight_decay=0.01), arguments.minutes)
     if arguments.resume:
         run.resume()
-    train(run, processor, arguments)
+    train(run, processor, sampler, arguments)
     run.save()
     print(evaluate(run, processor, arguments.output, 500))
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import httpx
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from tests.conftest import Server
@@ -133,3 +134,42 @@ def test_jpeg_uploads_are_answered_alike(client: httpx.Client, views: list[View]
     assert response.status_code == 200, response.text
     assert set(response.json()["results"][0]["labels"]) <= set(view.names)
     assert len(response.json()["results"][0]["boxes"]) >= 1
+
+
+def test_a_click_outlines_the_object_under_it_and_a_second_one_corrects_it(
+    client: httpx.Client, views: list[View]
+) -> None:
+    overlaps: dict[str, list[float]] = {"click": [], "corrected": [], "box": []}
+    for view in views[:20]:
+        rng = np.random.default_rng(len(view.solids))
+        points = [[_somewhere(mask, rng)] for mask in view.masks]
+        image = b64(view.image)
+        first = ask(client, "sam3", images=[image], points=[points])["objects"][0]
+        best = [from_coco_rle(found["masks_rle"][0]).to_dense() for found in first]
+        wrong = [_somewhere(mask != truth, rng) for mask, truth in zip(best, view.masks, strict=True)]
+        labels = [[1, int(truth[y, x])] for (x, y), truth in zip(wrong, view.masks, strict=True)]
+        second = ask(
+            client,
+            "sam3",
+            images=[image],
+            points=[[[*before, after] for before, after in zip(points, wrong, strict=True)]],
+            point_labels=[labels],
+            mask_input=[[found["mask_ids"][0] for found in first]],
+        )
+        assert second["cache_hits"] == [True]
+        boxed = ask(client, "sam3", images=[image], object_boxes=[view.boxes.tolist()])["objects"][0]
+        for name, found in (("click", first), ("corrected", second["objects"][0]), ("box", boxed)):
+            for answer, truth in zip(found, view.masks, strict=True):
+                mask = from_coco_rle(answer["masks_rle"][0]).to_dense()
+                overlaps[name].append((mask & truth).sum() / (mask | truth).sum())
+    means = {name: float(np.mean(values)) for name, values in overlaps.items()}
+    assert means["click"] >= 0.75
+    assert means["corrected"] >= means["click"]
+    assert means["box"] >= 0.8
+
+
+def _somewhere(mask: NDArray[np.bool_], rng: np.random.Generator) -> list[int]:
+    """One of the mask's pixels, [x, y]; one of all pixels where there is none."""
+    pixels = np.argwhere(mask if mask.any() else ~mask)
+    y, x = pixels[rng.integers(len(pixels))].tolist()
+    return [x, y]

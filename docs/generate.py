@@ -26,6 +26,7 @@ GROUPS = {
     "cache_device_mb": "Kept for the next request",
     "max_batch_size": "Scheduling",
     "max_body_mb": "Input limits",
+    "max_video_mb": "Videos",
     "max_concurrent_jobs": "Jobs",
 }
 WHAT = {
@@ -33,6 +34,7 @@ WHAT = {
     "detection": "boxes for phrases",
     "depth": "depth of every pixel, point clouds and meshes",
     "features": "features of patches and whole images",
+    "tracking": "objects followed through a video",
 }
 
 
@@ -83,7 +85,8 @@ def model_table() -> str:
     lines = ["| model_type | what it gives | checkpoints, the default first | embedded |", "| --- | --- | --- | --- |"]
     for spec in BUILT_IN:
         variants = "<br>".join(f"[`{name}`](https://huggingface.co/{name})" for name in spec.variants)
-        lines.append(f"| `{spec.model_type}` | {WHAT[spec.task]} | {variants} | `{spec.demo}` |")
+        embedded = f"`{spec.demo}`" if spec.demo else ""
+        lines.append(f"| `{spec.model_type}` | {WHAT[spec.task]} | {variants} | {embedded} |")
     return "\n".join(lines)
 
 

@@ -157,6 +157,25 @@ class Settings(BaseSettings):
     url_timeout_seconds: float = Field(10.0, gt=0, description="Time for one image download, redirects included.")
     max_url_mb: int = Field(32, ge=1, description="Largest image download in MB.")
 
+    # Videos
+    max_video_mb: int = Field(512, ge=1, description="Largest video, or all pictures of one together, in MB.")
+    max_video_frames: int = Field(20_000, ge=1, description="Most frames of a video.")
+    max_video_pixels: int = Field(4096 * 2304, ge=1, description="Most pixels of one frame of a video.")
+    max_video_seconds: float = Field(1200.0, gt=0, description="Longest video in seconds of play.")
+    tracking_store_mb: int = Field(
+        1024, ge=1, description="Memory for tracking sessions in MB: videos, and what is remembered of them."
+    )
+    max_tracking_sessions: int = Field(32, ge=1, description="Most tracking sessions kept.")
+    tracking_ttl_seconds: float = Field(
+        900.0, gt=0, description="Time for which a tracking session is kept after it was last used."
+    )
+    max_tracked_objects: int = Field(64, ge=1, description="Most objects tracked in one video at once.")
+    max_track_prompts: int = Field(256, ge=1, description="Most points, boxes and masks given for one video.")
+    track_patience_frames: int = Field(
+        30, ge=0, description="Frames for which an object may be hidden before it is given up."
+    )
+    track_birth_score: float = Field(0.5, ge=0, le=1, description="Least score of a detection that begins a track.")
+
     # Jobs
     max_concurrent_jobs: int = Field(2, ge=1, description="Jobs that run at once.")
     max_queued_jobs: int = Field(100, ge=0, description="Jobs that may wait; one more is answered 503.")

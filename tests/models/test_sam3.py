@@ -354,7 +354,7 @@ def test_masks_are_those_of_the_processor_but_for_their_borders(demo_sam3: Sam3)
         inputs: Any = processor(images=image, text="object", return_tensors="pt")
         sizes = inputs.pop("original_sizes").tolist()
         (expected,) = processor.image_processor.post_process_instance_segmentation(
-            demo_sam3.network(**inputs), threshold=0.5, mask_threshold=0.5, target_sizes=sizes
+            demo_sam3.network.detector_model(**inputs), threshold=0.5, mask_threshold=0.5, target_sizes=sizes
         )
         order = expected["scores"].argsort(descending=True)
         (instances,) = demo_sam3(SegmentationRequest(image, (SegmentationPrompt("object"),))).prompts

@@ -6,14 +6,17 @@ import logging
 import os
 
 from vision_model_repo.engine.admission import Admission
+from vision_model_repo.engine.association import Rules
 from vision_model_repo.engine.devices import forward_threads
 from vision_model_repo.engine.images import ImageStore, MaskStore
 from vision_model_repo.engine.jobs import JobQueue
 from vision_model_repo.engine.manager import MEGABYTE, ModelManager
 from vision_model_repo.engine.metrics import Metrics
 from vision_model_repo.engine.pixels import PixelThreads
+from vision_model_repo.engine.tracking import TrackingLimits, TrackingStore
 from vision_model_repo.formats.download import Downloader
 from vision_model_repo.formats.images import use_block_cache
+from vision_model_repo.formats.video import VideoLimits
 from vision_model_repo.models.catalog import Catalog
 from vision_model_repo.models.hub import Hub
 from vision_model_repo.settings import Settings
@@ -63,6 +66,29 @@ class Engine:
         )
         self.metrics = Metrics()
         self.manager = ModelManager(settings, catalog or Catalog.installed(), hub, self.pixels, self.metrics)
+        self.tracking = TrackingStore(
+            self.manager,
+            self.pixels,
+            max_bytes=settings.tracking_store_mb * MEGABYTE,
+            max_sessions=settings.max_tracking_sessions,
+            ttl_seconds=settings.tracking_ttl_seconds,
+            rules=Rules(
+                birth_score=settings.track_birth_score,
+                patience=settings.track_patience_frames,
+                max_objects=settings.max_tracked_objects,
+            ),
+            limits=TrackingLimits(
+                max_objects=settings.max_tracked_objects,
+                max_prompts=settings.max_track_prompts,
+                max_phrases=settings.max_prompts,
+            ),
+        )
+        self.video_limits = VideoLimits(
+            max_bytes=settings.max_video_mb * MEGABYTE,
+            max_frames=settings.max_video_frames,
+            max_pixels=settings.max_video_pixels,
+            max_seconds=settings.max_video_seconds,
+        )
         self._add_gauges()
 
     async def start(self) -> None:
@@ -107,7 +133,11 @@ class Engine:
             "vision_store_bytes",
             "What callers have left to refer to by id.",
             ("kind",),
-            lambda: {("images",): self.images.bytes_held, ("masks",): self.masks.bytes_held},
+            lambda: {
+                ("images",): self.images.bytes_held,
+                ("masks",): self.masks.bytes_held,
+                ("videos",): self.tracking.bytes_held,
+            },
         )
         gauge(
             "vision_jobs",

@@ -152,6 +152,18 @@ BUILT_IN = (
         ),
         demo="demo/dinov3",
     ),
+    ModelSpec(
+        "sam2_video",
+        "tracking",
+        "vision_model_repo.models.video",
+        (
+            "facebook/sam2.1-hiera-large",
+            "facebook/sam2.1-hiera-base-plus",
+            "facebook/sam2.1-hiera-small",
+            "facebook/sam2.1-hiera-tiny",
+        ),
+    ),
+    ModelSpec("sam3_video", "tracking", "vision_model_repo.models.video", ("facebook/sam3",)),
 )
 
 ENTRY_POINT_GROUP = "vision_model_repo.models"

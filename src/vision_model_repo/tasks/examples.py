@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from vision_model_repo.tasks.depth import DepthRequest
 from vision_model_repo.tasks.detection import DetectionRequest
 from vision_model_repo.tasks.features import FeatureRequest
-from vision_model_repo.tasks.segmentation import SegmentationPrompt, SegmentationRequest
+from vision_model_repo.tasks.segmentation import ObjectPrompt, SegmentationPrompt, SegmentationRequest
+from vision_model_repo.tasks.tracking import TrackMemory, TrackPrompt, TrackRequest
 
 HEIGHT, WIDTH = 480, 640
 """Of an ordinary picture, whose sides' ratio is that of most cameras."""
@@ -21,12 +22,18 @@ EXAMPLES: Mapping[str, Callable[[NDArray[np.uint8]], Any]] = {
     "detection": lambda image: DetectionRequest(image, ("object",)),
     "depth": DepthRequest,
     "features": FeatureRequest,
+    "tracking": lambda image: TrackRequest(image, 0, TrackMemory(), (TrackPrompt(0, 1, _middle_of(image)),)),
 }
 
 
 def example(task: str, height: int = HEIGHT, width: int = WIDTH) -> Any:
     """A request about a picture of a task's kind. Raises KeyError for a task that has none."""
     return EXAMPLES[task](_picture(height, width))
+
+
+def _middle_of(image: NDArray[np.uint8]) -> ObjectPrompt:
+    height, width = image.shape[:2]
+    return ObjectPrompt(((width / 2, height / 2),), (1,))
 
 
 def _picture(height: int, width: int) -> NDArray[np.uint8]:

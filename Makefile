@@ -39,7 +39,7 @@ bench: install
 	$(BIN)/python -m benchmarks.prompts
 	$(BIN)/python -m benchmarks.health
 
-# CONFIG.md, .env.example, requirements.api.txt and the model table of README.md, from settings, catalog and pyproject.
+# CONFIG.md, .env.example, requirements.api.txt, docs/models.md and the model table of README.md, from settings, catalog and pyproject.
 generate: install
 	$(BIN)/python docs/generate.py
 

@@ -1,5 +1,5 @@
-"""Writes what settings, catalog and pyproject.toml already say: CONFIG.md, .env.example, requirements.api.txt and the
-table of models in README.md. `make generate` runs it; a test fails when a file is behind.
+"""Writes what settings, catalog and pyproject.toml already say: CONFIG.md, .env.example, requirements.api.txt,
+docs/models.md and the table of models in README.md. `make generate` runs it; a test fails when a file is behind.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ def outputs() -> dict[Path, str]:
         ROOT / ".env.example": env_example(),
         ROOT / "requirements.api.txt": requirements(),
         ROOT / "README.md": with_model_table((ROOT / "README.md").read_text()),
+        ROOT / "docs" / "models.md": model_list(),
     }
 
 
@@ -82,12 +83,27 @@ def with_model_table(readme: str) -> str:
 
 
 def model_table() -> str:
-    lines = ["| model_type | what it gives | checkpoints, the default first | embedded |", "| --- | --- | --- | --- |"]
+    """A line for each family, with its default checkpoint."""
+    lines = ["| model_type | what it gives | default checkpoint | embedded |", "| --- | --- | --- | --- |"]
     for spec in BUILT_IN:
-        variants = "<br>".join(f"[`{name}`](https://huggingface.co/{name})" for name in spec.variants)
         embedded = f"`{spec.demo}`" if spec.demo else ""
-        lines.append(f"| `{spec.model_type}` | {WHAT[spec.task]} | {variants} | {embedded} |")
+        lines.append(f"| `{spec.model_type}` | {WHAT[spec.task]} | {_linked(spec.variants[0])} | {embedded} |")
     return "\n".join(lines)
+
+
+def model_list() -> str:
+    """Every checkpoint that a family names, the default one first."""
+    parts = ["# Checkpoints\n", "A `model_id` is one of these, another one of the same family, or a folder of one.\n"]
+    for spec in BUILT_IN:
+        parts.append(f"## `{spec.model_type}`: {WHAT[spec.task]}\n")
+        parts.extend(f"- {_linked(name)}" for name in spec.variants)
+        parts.extend([f"- `{spec.demo}`, embedded in this package"] if spec.demo else [])
+        parts.append("")
+    return "\n".join(parts)
+
+
+def _linked(model_id: str) -> str:
+    return f"[`{model_id}`](https://huggingface.co/{model_id})"
 
 
 def _groups() -> Iterator[tuple[str, list[tuple[str, FieldInfo]]]]:

@@ -204,10 +204,10 @@ async def test_with_auto_load_off_inference_asks_for_a_load_first(start: Start, 
 
 
 async def test_a_request_has_a_time_limit(start: Start) -> None:
-    manager = await start(request_timeout_seconds=0.1, max_batch_size=1)
+    manager = await start(request_timeout_seconds=1, max_batch_size=1)
     await manager.load("first")
     with pytest.raises(RequestTimeout):
-        await manager.run("first", list(range(1000)))
+        await manager.run("first", list(range(10_000)))
     assert (await manager.run("first", [1])).results == [2]
 
 

@@ -230,3 +230,12 @@ async def test_sessions_are_kept_within_bounds(store: TrackingStore) -> None:
         store.delete(sessions[2].session_id)
     with pytest.raises(TooLarge, match="The video takes 1 MB; the store holds 0 MB"):
         store.create(Crossing(nbytes=20_000), "segmenter", phrases=["red"])
+
+
+async def test_a_session_for_once_is_not_kept_and_holds_to_the_same_limits(store: TrackingStore) -> None:
+    strict = store.open(Crossing(), "detector", phrases=["red"], birth_score=1.1)
+    assert len(store) == 0
+    assert not any(frame.objects for frame in await everything(strict.track()))
+    boxes = [TrackPrompt(0, index, ObjectPrompt(box=(1, 1, 9, 9))) for index in range(4)]
+    with pytest.raises(InvalidInput, match="At most 3 objects"):
+        store.open(Crossing(), "detector", prompts=boxes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import uuid4
 
 from vision_model_repo.engine.association import Rules
@@ -260,7 +260,7 @@ class TrackingStore:
         limits: TrackingLimits | None = None,
     ) -> None:
         self._manager, self._pixels = manager, pixels
-        self._rules, self._limits = rules, limits
+        self._rules, self._limits = rules or Rules(), limits
         self._shelf: Shelf[str, TrackingSession] = Shelf(max_bytes, max_count=max_sessions, ttl_seconds=ttl_seconds)
 
     def __len__(self) -> int:
@@ -269,6 +269,32 @@ class TrackingStore:
     @property
     def bytes_held(self) -> int:
         return self._shelf.held
+
+    def open(
+        self,
+        video: Video,
+        model_type: str,
+        model_id: str | None = None,
+        *,
+        phrases: Sequence[str] = (),
+        prompts: Sequence[TrackPrompt] = (),
+        birth_score: float | None = None,
+    ) -> TrackingSession:
+        """A session that is not kept, under the same rules and limits as those that are.
+
+        Args:
+            birth_score: least score of a detection that begins a track, in place of the store's.
+
+        Raises:
+            NotFound: no such model.
+            InvalidInput: the model cannot track, or a prompt or phrase makes no sense.
+        """
+        rules = self._rules if birth_score is None else replace(self._rules, birth_score=birth_score)
+        session = TrackingSession(
+            self._manager, self._pixels, video, model_type, model_id, phrases=phrases, rules=rules, limits=self._limits
+        )
+        session.add_prompts(prompts)
+        return session
 
     def create(
         self,
@@ -279,24 +305,13 @@ class TrackingStore:
         phrases: Sequence[str] = (),
         prompts: Sequence[TrackPrompt] = (),
     ) -> TrackingSession:
-        """Begins a session, whose model is loaded when it is tracked.
+        """Begins a session and keeps it; its model is loaded when it is tracked.
 
         Raises:
-            NotFound: no such model.
-            InvalidInput: the model cannot track, or a prompt or phrase makes no sense.
             TooLarge: the video does not fit the store, even alone.
+            What `open` raises.
         """
-        session = TrackingSession(
-            self._manager,
-            self._pixels,
-            video,
-            model_type,
-            model_id,
-            phrases=phrases,
-            rules=self._rules,
-            limits=self._limits,
-        )
-        session.add_prompts(prompts)
+        session = self.open(video, model_type, model_id, phrases=phrases, prompts=prompts)
         if session.nbytes > self._shelf.max_bytes:
             raise TooLarge(
                 f"The video takes {-(-session.nbytes // MEGABYTE)} MB; the store holds "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from typing import cast
+from typing import Any, cast
 
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -156,4 +156,4 @@ def calibrate(model: LlavaForConditionalGeneration, pixels: Tensor) -> None:
 
 def see(model: LlavaForConditionalGeneration, pixels: Tensor) -> Tensor:
     """What the connector is given: the states (B, 3 + G x G, C) after the tower's last layer."""
-    return cast(nn.Module, model.model.vision_tower)(pixels, output_hidden_states=True).hidden_states[-1]
+    return cast(Any, model.model.vision_tower)(pixels, output_hidden_states=True).hidden_states[-1]

@@ -1,0 +1,204 @@
+"""Trains the embedded vision-language model of the tabletop world.
+
+    python -m training.data
+    python -m training.dinov3 --minutes 30
+    python -m training.vlm --minutes 90
+
+A Llava whose vision tower begins as the embedded DINOv3. The tower first learns what each patch shows, where objects
+have their middle and how many of each kind there are; then the language model learns to answer, sixteen questions a
+picture on one look at it, while the tower goes on with its own lessons.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+from transformers import LlavaForConditionalGeneration, LlavaProcessor, PreTrainedTokenizerFast
+
+from training.common import CHECKPOINTS, Run, report
+from training.data import SceneCache, held_out
+from training.vlm_data import MOST, PLAIN_SHARES, PREFIX, SHARES, Batch, Sampler
+from training.vlm_model import (
+    ADDITIONAL_TOKENS,
+    BEGIN,
+    IMAGE_SIZE,
+    USER,
+    WIDTH,
+    build_model,
+    build_processor,
+    calibrate,
+    see,
+)
+from vision_model_repo.demo.questions import ask_one, sight
+from vision_model_repo.demo.scenes import COLORS, SHAPES, View, phrases
+
+LOOKING = 0.08
+"""Share of the run in which the tower learns alone."""
+PLAIN = 0.2
+"""Share of the run until which only the plain kinds are asked."""
+DENSE_WEIGHT = 0.5
+
+
+class Learner(nn.Module):
+    """The model, and heads that tell what its tower knows."""
+
+    def __init__(self, processor: LlavaProcessor) -> None:
+        super().__init__()
+        tokenizer = cast(PreTrainedTokenizerFast, processor.tokenizer)
+        self.model = build_model(tokenizer)
+        self.begin = torch.tensor([tokenizer.convert_tokens_to_ids([BEGIN, USER])])
+        self.norm = nn.LayerNorm(WIDTH)
+        self.colors = nn.Linear(WIDTH, len(COLORS) + 1)
+        self.shapes = nn.Linear(WIDTH, len(SHAPES))
+        self.centres = nn.Linear(WIDTH, 1)
+        self.places = nn.Linear(WIDTH, 2)
+        self.counts = nn.Linear(ADDITIONAL_TOKENS * WIDTH, len(phrases()) * (MOST + 1))
+        self.color_weights = torch.tensor([1.0] * len(COLORS) + [0.2])
+
+    def look(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The tower's states (I, 3 + G x G, C), and the losses of its own lessons."""
+        states = see(self.model, batch.pixels)
+        side = batch.colors.shape[-1]
+        normed = self.norm(states)
+        whole, patches = normed[:, :ADDITIONAL_TOKENS].flatten(1), normed[:, ADDITIONAL_TOKENS:]
+        solid = (batch.colors >= 0).flatten(1)
+        colors = torch.where(solid, batch.colors.flatten(1), len(COLORS))
+        along = (torch.arange(side) + 0.5) / side * 2 - 1
+        places = torch.stack(torch.meshgrid(along, along, indexing="xy"), -1).flatten(0, 1).expand(len(states), -1, -1)
+        counts = self.counts(whole).unflatten(1, (-1, MOST + 1)).flatten(0, 1)
+        middle = self.centres(patches).squeeze(-1)
+        losses = {
+            "patch color": F.cross_entropy(self.colors(patches).flatten(0, 1), colors.flatten(), self.color_weights),
+            "patch shape": F.cross_entropy(self.shapes(patches[solid]), batch.shapes.flatten(1)[solid]),
+            "centre": 10 * F.binary_cross_entropy_with_logits(middle, batch.centres.flatten(1)),
+            "place": F.mse_loss(self.places(patches), places),
+            "counts": F.cross_entropy(counts, batch.counts.flatten()),
+        }
+        return states, losses
+
+    def answer(self, batch: Batch, states: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """The loss of the answers' tokens, and the share of right ones by kind of question."""
+        words = self.model.get_input_embeddings()
+        pictures = self.model.model.multi_modal_projector(states)
+        begin = words(self.begin).expand(len(states), -1, -1)
+        positions = torch.cat([torch.arange(PREFIX).expand(len(states), -1), batch.positions], 1)
+        output = cast(nn.Module, self.model.model.language_model)(
+            inputs_embeds=torch.cat([begin, pictures, words(batch.tokens)], 1),
+            attention_mask=batch.mask(),
+            position_ids=positions,
+            use_cache=False,
+        )
+        asked = batch.targets >= 0
+        logits = self.model.lm_head(output.last_hidden_state[:, PREFIX:][asked])
+        targets, kinds = batch.targets[asked], batch.kinds[asked]
+        # The end of an answer is no merit.
+        counted = targets != self.model.config.text_config.eos_token_id
+        right = (logits.argmax(1) == targets).float()
+        shares = {
+            kind: right[mine].mean().item()
+            for index, kind in enumerate(SHARES)
+            if (mine := counted & (kinds == index)).any()
+        }
+        return F.cross_entropy(logits, targets), shares
+
+
+@torch.inference_mode()
+def evaluate(model: Any, processor: Any, views: list[View], batch: int = 16) -> dict[str, float]:
+    """For which share of questions, one a view, the answer is exactly right, by kind and in all."""
+    model.eval()
+    right: dict[str, list[bool]] = defaultdict(list)
+    questions = [ask_one(sight(view), index) for index, view in enumerate(views)]
+    for start in range(0, len(views), batch):
+        some = slice(start, start + batch)
+        answers = reply(model, processor, [view.image for view in views[some]], [q.text for q in questions[some]])
+        for question, answer in zip(questions[some], answers, strict=True):
+            right[question.kind].append(answer == question.answer)
+    model.train()
+    figures = {kind: float(np.mean(right[kind])) for kind in SHARES if right[kind]}
+    return figures | {"right": float(np.mean([each for answers in right.values() for each in answers]))}
+
+
+def reply(model: Any, processor: Any, images: list[NDArray[np.uint8]], texts: list[str]) -> list[str]:
+    """Answers to questions about pictures, one each, by the public interface of transformers alone."""
+    chats = [[{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}] for text in texts]
+    prompts = processor.apply_chat_template(chats, add_generation_prompt=True)
+    inputs = processor(images=images, text=prompts, return_tensors="pt", padding=True)
+    output = model.generate(**inputs)
+    return processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def export(model: LlavaForConditionalGeneration, processor: LlavaProcessor, folder: Path) -> None:
+    copy.deepcopy(model).half().save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)
+    processor.save_pretrained(folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=90)
+    parser.add_argument("--save-minutes", type=float, default=4)
+    parser.add_argument("--images", type=int, default=8)
+    parser.add_argument("--questions", type=int, default=16)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--output", type=Path, default=CHECKPOINTS / "vlm")
+    arguments = parser.parse_args()
+    torch.manual_seed(arguments.seed)
+    torch.set_num_threads(arguments.threads)
+
+    processor = build_processor()
+    sampler = Sampler(SceneCache(), cast(PreTrainedTokenizerFast, processor.tokenizer), IMAGE_SIZE, arguments.seed)
+    learner = Learner(processor)
+    optimizer = torch.optim.AdamW(learner.parameters(), weight_decay=0.02)
+    run = Run("vlm", learner, optimizer, arguments.minutes)
+    if arguments.resume:
+        run.resume()
+    average = cast(Learner, run.average).model
+    saved, smooth, steps = run.clock.minutes, {}, tqdm(initial=run.steps, mininterval=10)
+    speaks = run.clock.progress >= LOOKING
+    ahead = ThreadPoolExecutor(1)
+    coming = ahead.submit(sampler.batch, arguments.images, arguments.questions)
+    while run.clock.progress < 1:
+        batch = coming.result()
+        sampler.shares = PLAIN_SHARES if run.clock.progress < PLAIN else SHARES
+        coming = ahead.submit(sampler.batch, arguments.images, arguments.questions)
+        if not speaks and run.clock.progress >= LOOKING:
+            speaks = True
+            calibrate(learner.model, batch.pixels)
+            calibrate(average, batch.pixels)
+        states, losses = learner.look(batch)
+        values = {name: loss.item() for name, loss in losses.items()}
+        loss = DENSE_WEIGHT * sum(losses.values(), torch.zeros(()))
+        if speaks:
+            answers, right = learner.answer(batch, states)
+            loss = loss + answers
+            values |= {"answer": answers.item()} | right
+        run.learn(loss, arguments.learning_rate)
+        report(steps, smooth, values)
+        if run.clock.minutes - saved > arguments.save_minutes:
+            saved = run.clock.minutes
+            run.save()
+            if speaks:
+                export(average, processor, arguments.output)
+                figures = evaluate(average, processor, [held_out(index) for index in range(96)])
+                tqdm.write(f"{run.clock.minutes:.1f} min, {run.steps} steps: {figures}")
+    run.save()
+    export(average, processor, arguments.output)
+    print(evaluate(average, processor, [held_out(index) for index in range(500)]))
+
+
+if __name__ == "__main__":
+    main()

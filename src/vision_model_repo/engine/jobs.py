@@ -116,14 +116,17 @@ class JobQueue:
         self._running = 0
         self._closing = False
 
-    def submit(self, kind: str, work: Work, *, total: int) -> JobState:
+    def submit(self, kind: str, work: Work, *, total: int, prefix: str = "") -> JobState:
         """Takes a job.
+
+        Args:
+            prefix: of its id, by which a protocol knows its own jobs.
 
         Raises:
             Busy: too many wait, or the server is shutting down.
         """
         self.check_room()
-        state = JobState(uuid4().hex, kind, JobStatus.PENDING, time.time(), total)
+        state = JobState(f"{prefix}{uuid4().hex}", kind, JobStatus.PENDING, time.time(), total)
         self._jobs[state.job_id] = _Job([state], work)
         self._forget_surplus()
         self._start_next()
@@ -153,13 +156,18 @@ class JobQueue:
 
     async def delete(self, job_id: str) -> None:
         """Drops a waiting job, cancels a running one and waits until it has stopped, forgets a finished one."""
+        await self.cancel(job_id)
+        self._forget(job_id)
+
+    async def cancel(self, job_id: str) -> JobState:
+        """Like `delete`, but the job is remembered; a finished one stays as it is."""
         job = self._find(job_id)
         if job.task is not None:
             job.task.cancel()
             await asyncio.wait([job.task])
         if not job.state.status.finished:
             self._finish(job, JobStatus.CANCELLED, error=CANCELLED)
-        self._forget(job_id)
+        return job.state
 
     async def events(self, job_id: str) -> AsyncIterator[JobState]:
         """Every state of a job from the first on, ending with the last."""

@@ -19,14 +19,15 @@ from vision_model_repo.api.pixano.media import Media
 from vision_model_repo.api.pixano.schemas import PixanoAnswer
 from vision_model_repo.api.pixano.segmentation import PixanoSegmentation
 from vision_model_repo.api.pixano.task import Capability
+from vision_model_repo.api.pixano.tracking import PixanoTracking
 from vision_model_repo.api.pixano.wire import DOCUMENTED, V1, Dialect
 from vision_model_repo.api.wire import write, write_object
 from vision_model_repo.errors import NotFound, RequestTimeout
 from vision_model_repo.models.catalog import ModelSpec
 
 PROBLEMS = describe(400, 401, 403, 404, 413, 415, 422, 429, 500, 503, 504, 507)
-SPOKEN: tuple[Capability[Any], ...] = (PixanoSegmentation(), PixanoDetection())
-UNSPOKEN = ("tracking", "vlm", "ner", "embedding")
+SPOKEN: tuple[Capability[Any], ...] = (PixanoSegmentation(), PixanoDetection(), PixanoTracking())
+UNSPOKEN = ("vlm", "ner", "embedding")
 """Capabilities of the protocol that no model of this server has."""
 IN_THE_DOCUMENTATION = ("segmentation", "detection", "tracking", "vlm")
 
@@ -52,7 +53,7 @@ def _add_routes(router: APIRouter, capability: Capability[Any], path: str, binar
     async def upload(request: Request) -> Response:
         started = time.perf_counter()
         assert capability.media is not None
-        most = 1 if capability.media == "image" else engine_of(request).settings.max_images
+        most = capability.most_files(engine_of(request).settings)
         body, files = await read_form(request, capability.body, capability.media, most=most)
         return await _answer(request, capability, body, files, dialect, started)
 
@@ -80,7 +81,7 @@ async def _answer(
 ) -> Response:
     engine = engine_of(request)
     spec = capability.find(engine, body.model)
-    data = await within(spec.timeout_seconds, capability.answer(engine, spec, body, files))
+    data = await within(spec.timeout_seconds or capability.seconds, capability.answer(engine, spec, body, files))
     document = await engine.pixels.run(dialect.write, data)
     return Response(_envelope(spec, capability.name, document, dialect, started), media_type="application/json")
 

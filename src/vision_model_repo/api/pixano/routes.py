@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from vision_model_repo.api.pixano import models, service
 from vision_model_repo.api.pixano.errors import write_error
 from vision_model_repo.api.pixano.inference_routes import inference_router
+from vision_model_repo.api.pixano.jobs import jobs_router
 from vision_model_repo.api.protocols import Protocol
 from vision_model_repo.models.catalog import Catalog
 
@@ -17,6 +18,7 @@ def pixano_router(catalog: Catalog) -> APIRouter:
     router.include_router(service.router)
     router.include_router(models.router)
     router.include_router(inference_router())
+    router.include_router(jobs_router())
     return router
 
 

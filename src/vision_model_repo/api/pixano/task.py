@@ -13,6 +13,7 @@ from vision_model_repo.api.pixano.wire import WireModel
 from vision_model_repo.engine.engine import Engine
 from vision_model_repo.errors import InvalidInput, NotFound
 from vision_model_repo.models.catalog import ModelSpec
+from vision_model_repo.settings import Settings
 
 CAPABILITIES = {
     "segmentation": "segmentation",
@@ -41,10 +42,12 @@ class Capability(ABC, Generic[BodyT]):
         name: in paths and in the list of models.
         body: schema of a request.
         media: form field of the files; None where there is no form.
+        seconds: time for an answer where the deployment says nothing; None for what settings say.
     """
 
     name: ClassVar[str]
     media: ClassVar[str | None] = "image"
+    seconds: ClassVar[float | None] = None
     body: type[BodyT]
 
     @abstractmethod
@@ -58,6 +61,10 @@ class Capability(ABC, Generic[BodyT]):
             InvalidInput, TooLarge: the request makes no sense, or passes a limit.
             What `ModelManager.run` raises.
         """
+
+    def most_files(self, limits: Settings) -> int:
+        """Files accepted in one form."""
+        return 1
 
     def find(self, engine: Engine, name: str) -> ModelSpec:
         """The model of that name.

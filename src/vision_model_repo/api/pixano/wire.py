@@ -71,8 +71,8 @@ class WireMask(WireModel):
         if isinstance(self.counts, str):
             return from_coco_rle({"size": self.size, "counts": self.counts})
         height, width = self.size
-        if min(self.size) < 0 or sum(self.counts) != height * width:
-            raise InvalidInput("The counts of the mask do not add up to its size.")
+        if min(self.size) < 0 or sum(self.counts) != height * width or height * width >= 2**32:
+            raise InvalidInput("The counts of the mask do not add up to its size, or are more than an image has.")
         return RunLengths(height, width, np.array(self.counts, np.uint32))
 
 

@@ -16,10 +16,10 @@ from vision_model_repo.api.server import create_app
 from vision_model_repo.models.catalog import BUILT_IN, Catalog
 
 
-def test_importing_the_server_imports_no_torch_and_starts_no_thread() -> None:
+def test_importing_the_server_imports_neither_torch_nor_ffmpeg_and_starts_no_thread() -> None:
     script = (
         "import sys, threading, vision_model_repo.api.server as server;"
-        "print([m for m in ('torch', 'transformers', 'trimesh') if m in sys.modules], threading.active_count(),"
+        "print([m for m in ('torch', 'transformers', 'trimesh', 'av') if m in sys.modules], threading.active_count(),"
         "hasattr(server.app.state, 'engine'))"
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

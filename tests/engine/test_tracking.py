@@ -13,13 +13,16 @@ import pytest
 
 from tests.engine import colorful, weighty
 from vision_model_repo.engine.association import Rules
+from vision_model_repo.engine.clips import TrackClip
 from vision_model_repo.engine.manager import ModelManager
 from vision_model_repo.engine.metrics import Metrics
 from vision_model_repo.engine.pixels import PixelThreads
-from vision_model_repo.engine.tracking import TrackingLimits, TrackingStore
+from vision_model_repo.engine.tracking import TrackingStore
+from vision_model_repo.engine.tracking_session import TrackingLimits
 from vision_model_repo.errors import Busy, InvalidInput, NotFound, TooLarge
+from vision_model_repo.formats.clips import ClipKind
 from vision_model_repo.formats.masks import encode_mask
-from vision_model_repo.formats.video import EncodedVideo, Frame, Video
+from vision_model_repo.formats.video import Frame, Video, open_video
 from vision_model_repo.models.hub import Hub
 from vision_model_repo.settings import Settings
 from vision_model_repo.tasks.segmentation import ObjectPrompt
@@ -191,11 +194,58 @@ async def test_a_long_video_takes_no_more_memory_than_a_short_one(store: Trackin
     assert late < early + 200_000
 
 
-async def test_a_clip_shows_its_objects_in_the_colours_of_their_ids(store: TrackingStore) -> None:
+@pytest.mark.parametrize(("kind", "stop"), [("mp4", 6), ("gif", 4)])
+async def test_a_clip_shows_what_was_tracked(
+    store: TrackingStore, pixels: PixelThreads, kind: ClipKind, stop: int
+) -> None:
     session = store.create(Crossing(), "segmenter", phrases=["red", "green"])
-    video = EncodedVideo(await session.clip("mp4", stop=6))
-    assert (video.frame_count, video.width, video.height) == (6, WIDTH, HEIGHT)
-    assert EncodedVideo(await session.clip("gif", stop=4)).frame_count == 4
+    clip = TrackClip(pixels, kind, 10)
+    async with aclosing(session.watch(stop=stop)) as frames:
+        async for image, tracked in frames:
+            await clip.add(image, tracked)
+    video = open_video(await clip.finish())
+    assert (video.frame_count, video.width, video.height) == (stop, WIDTH, HEIGHT)
+    for index, drawn in video.frames():
+        changed = np.abs(drawn.astype(int) - Crossing().frame(index)).max(axis=2)
+        assert changed[48:54, 56:69].mean() > 20 > changed[56:, :25].mean(), "what is found is painted, nothing else"
+
+
+async def test_an_empty_clip_is_refused(pixels: PixelThreads) -> None:
+    with pytest.raises(InvalidInput, match="at least one frame"):
+        await TrackClip(pixels, "mp4", 10).finish()
+
+
+async def test_a_correction_of_what_was_found_leaves_all_ids_as_they_were(store: TrackingStore) -> None:
+    session = store.create(Crossing(), "segmenter", phrases=["object"])
+    before = await everything(session.track())
+    session.add_prompts([click(18, 2, 58, 25), click(20, 9, 60, 50)])
+    after = await everything(session.track())
+    assert [ids(frame) for frame in after[:18]] == [ids(frame) for frame in before[:18]]
+    assert set(ids(after[23])) <= {1, 2, 3, 9}
+    assert box_of(after[20], 9) == (55, 40, 70, 55)
+
+
+def ids(frame: TrackedFrame) -> list[int]:
+    return [each.object_id for each in frame.objects]
+
+
+async def test_what_was_said_of_an_object_can_be_taken_back(store: TrackingStore) -> None:
+    session = store.create(Crossing(), "segmenter", prompts=[click(0, 1, 60, 50), click(0, 2, 5, 25)])
+    assert ids((await everything(session.track(stop=1)))[0]) == [1, 2]
+    session.forget_prompts(2)
+    assert ids((await everything(session.track(stop=1)))[0]) == [1]
+    with pytest.raises(NotFound, match="No prompt is about object 2"):
+        session.forget_prompts(2)
+
+
+async def test_deleting_a_session_ends_its_tracking(store: TrackingStore) -> None:
+    session = store.create(Crossing(frame_count=10_000), "segmenter", phrases=["red"])
+    async with aclosing(store.watch(session)) as frames:
+        await anext(frames)
+        store.delete(session.session_id)
+        with pytest.raises(NotFound, match="was deleted while"):
+            await anext(frames)
+    assert not session.tracking
 
 
 async def test_refusals_say_what_to_do(store: TrackingStore) -> None:
@@ -224,7 +274,8 @@ async def test_sessions_are_kept_within_bounds(store: TrackingStore) -> None:
     with pytest.raises(NotFound, match="No tracking session"):
         store.get(sessions[0].session_id)
     assert store.get(sessions[2].session_id) is sessions[2]
-    assert len(await everything(store.track(sessions[2].session_id, stop=2))) == 2
+    async with aclosing(store.watch(sessions[2], stop=2)) as watched:
+        assert len([frame async for frame in watched]) == 2
     store.delete(sessions[2].session_id)
     with pytest.raises(NotFound):
         store.delete(sessions[2].session_id)

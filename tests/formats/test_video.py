@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from vision_model_repo.errors import InvalidInput, TooLarge
+from vision_model_repo.formats.clips import ClipKind, encode_clip
 from vision_model_repo.formats.images import encode_png
-from vision_model_repo.formats.video import ClipKind, EncodedVideo, PictureSequence, VideoLimits, encode_clip
+from vision_model_repo.formats.video import PictureSequence, VideoLimits, open_video
 
 FRAMES = 40
 
@@ -49,7 +50,7 @@ def encoded(form: str, codec: str) -> bytes:
     [("mp4", "libx264"), ("mov", "libx264"), ("webm", "libvpx-vp9"), ("matroska", "libx264"), ("avi", "mpeg4")],
 )
 def test_frames_come_in_order_and_number(form: str, codec: str) -> None:
-    video = EncodedVideo(encoded(form, codec))
+    video = open_video(encoded(form, codec))
     assert (video.frame_count, video.width, video.height) == (FRAMES, 64, 48)
     assert video.frames_per_second == pytest.approx(10)
     assert [(index, number_of(frame)) for index, frame in video.frames()] == [(n, n) for n in range(FRAMES)]
@@ -57,7 +58,7 @@ def test_frames_come_in_order_and_number(form: str, codec: str) -> None:
 
 @pytest.mark.parametrize(("form", "codec"), [("mp4", "libx264"), ("webm", "libvpx-vp9"), ("avi", "mpeg4")])
 def test_a_stretch_of_frames_is_sought_forwards_and_backwards(form: str, codec: str) -> None:
-    video = EncodedVideo(encoded(form, codec))
+    video = open_video(encoded(form, codec))
     assert [(index, number_of(frame)) for index, frame in video.frames(17, 29)] == [(n, n) for n in range(17, 29)]
     backwards = [(index, number_of(frame)) for index, frame in video.frames(3, 30, backward=True)]
     assert backwards == [(n, n) for n in reversed(range(3, 30))]
@@ -66,7 +67,7 @@ def test_a_stretch_of_frames_is_sought_forwards_and_backwards(form: str, codec: 
 def test_a_gif_is_a_video_and_a_clip_can_be_one() -> None:
     data = clip(8, "gif")
     assert Image.open(BytesIO(data)).info["duration"] == 100
-    video = EncodedVideo(data)
+    video = open_video(data)
     assert [number_of(frame) for _, frame in video.frames()] == list(range(8))
 
 
@@ -94,7 +95,7 @@ def test_a_phone_held_upright_gives_upright_frames(
     cosine: int, sine: int, size: tuple[int, int], corner: tuple[int, int]
 ) -> None:
     # A matrix with sine 1 turns a quarter clockwise, so that the top left comes to the top right.
-    video = EncodedVideo(turned(clip(3), cosine, sine))
+    video = open_video(turned(clip(3), cosine, sine))
     _, frame = next(video.frames())
     assert (video.height, video.width) == size == frame.shape[:2]
     red = frame[..., 0].astype(int) - frame[..., 1] > 100
@@ -104,14 +105,14 @@ def test_a_phone_held_upright_gives_upright_frames(
 def test_limits_hold() -> None:
     data = clip()
     with pytest.raises(TooLarge, match="at most 0 MB"):
-        EncodedVideo(data, VideoLimits(max_bytes=100))
+        open_video(data, VideoLimits(max_bytes=100))
     with pytest.raises(InvalidInput, match="more than 39 frames"):
-        EncodedVideo(data, VideoLimits(max_frames=39))
+        open_video(data, VideoLimits(max_frames=39))
     with pytest.raises(InvalidInput, match="64 x 48 pixels a frame; at most 3000"):
-        EncodedVideo(data, VideoLimits(max_pixels=3000))
+        open_video(data, VideoLimits(max_pixels=3000))
     with pytest.raises(InvalidInput, match=r"more than 3\.5 seconds"):
-        EncodedVideo(data, VideoLimits(max_seconds=3.5))
-    EncodedVideo(data, VideoLimits(max_bytes=len(data), max_frames=40, max_pixels=64 * 48, max_seconds=4))
+        open_video(data, VideoLimits(max_seconds=3.5))
+    open_video(data, VideoLimits(max_bytes=len(data), max_frames=40, max_pixels=64 * 48, max_seconds=4))
 
 
 @pytest.mark.parametrize(
@@ -128,7 +129,7 @@ def test_limits_hold() -> None:
 )
 def test_what_is_no_video_is_refused_in_a_sentence(data: bytes) -> None:
     with pytest.raises(InvalidInput, match=r"empty|damaged|not read here"):
-        EncodedVideo(data)
+        open_video(data)
 
 
 def test_sound_alone_is_no_video() -> None:
@@ -140,12 +141,12 @@ def test_sound_alone_is_no_video() -> None:
         container.mux(stream.encode(sound))
         container.mux(stream.encode())
     with pytest.raises(InvalidInput, match="no video in it"):
-        EncodedVideo(buffer.getvalue())
+        open_video(buffer.getvalue())
 
 
 def test_decoding_holds_a_frame_and_not_the_video() -> None:
     data = encode_clip((numbered(index % 40, 240, 320) for index in range(200)), 25)
-    video = EncodedVideo(data)
+    video = open_video(data)
     tracemalloc.start()
     for _, _frame in video.frames():
         pass

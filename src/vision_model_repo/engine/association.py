@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -216,7 +217,7 @@ class Association:
     def __init__(self, rules: Rules, reserved: Sequence[int] = ()) -> None:
         self._rules = rules
         self._tracks: list[Track] = []
-        self._next_id = max(reserved, default=0) + 1
+        self._taken = set(reserved)
         self._begun = False
 
     @property
@@ -252,7 +253,7 @@ class Association:
         velocity = track.velocity if track is not None else np.zeros(2, np.float32)
         pinned = Track(object_id, sighting, sighting.colors, velocity, confirmed=True, pinned=True)
         self._tracks.append(pinned)
-        self._next_id = max(self._next_id, object_id + 1)
+        self._taken.add(object_id)
 
     def _lives(self, track: Track) -> bool:
         return track.pinned or not track.hidden or (track.confirmed and track.hidden <= self._rules.patience)
@@ -267,8 +268,13 @@ class Association:
             if any(_share(sighting, other) >= SAME for other in known):
                 continue
             at_once = not self._begun or self._rules.confirmations <= 1
-            self._tracks.append(Track(self._next_id, sighting, sighting.colors, confirmed=at_once))
-            self._next_id += 1
+            self._tracks.append(Track(self._fresh_id(), sighting, sighting.colors, confirmed=at_once))
+
+    def _fresh_id(self) -> int:
+        """The least id that nobody has or had."""
+        object_id = next(number for number in count(1) if number not in self._taken)
+        self._taken.add(object_id)
+        return object_id
 
 
 def affinities(tracks: Sequence[Track], sightings: Sequence[Sighting]) -> Floats:

@@ -13,7 +13,8 @@ from vision_model_repo.engine.jobs import JobQueue
 from vision_model_repo.engine.manager import MEGABYTE, ModelManager
 from vision_model_repo.engine.metrics import Metrics
 from vision_model_repo.engine.pixels import PixelThreads
-from vision_model_repo.engine.tracking import TrackingLimits, TrackingStore
+from vision_model_repo.engine.tracking import TrackingStore
+from vision_model_repo.engine.tracking_session import TrackingLimits
 from vision_model_repo.formats.download import Downloader
 from vision_model_repo.formats.images import use_block_cache
 from vision_model_repo.formats.video import VideoLimits

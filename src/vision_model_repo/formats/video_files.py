@@ -1,0 +1,121 @@
+"""Video files through FFmpeg, decoded frame by frame from memory.
+
+The packets of a file are counted when it is opened, without decoding, so that the number of frames is known from the
+start and any frame can be sought.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from typing import cast
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.error import FFmpegError
+from numpy.typing import NDArray
+
+from vision_model_repo.errors import InvalidInput
+from vision_model_repo.formats.video import Frame, Video, VideoLimits, check_bytes
+
+DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpeg,mpegts,ogg,flv,asf"
+"""Containers that hold their own data. Playlists are left out: they would name files and addresses for us to open."""
+
+
+class EncodedVideo(Video):
+    """A video file in memory: mp4, mov, webm, mkv, avi, gif and what else FFmpeg demuxes on its own.
+
+    Args:
+        data: the file.
+        limits: checked before any frame is decoded, but for what only the frames tell.
+
+    Raises:
+        TooLarge: more bytes than the limit.
+        InvalidInput: no such file, no picture in it, or beyond another limit.
+    """
+
+    def __init__(self, data: bytes, limits: VideoLimits | None = None) -> None:
+        limits = limits or VideoLimits()
+        if not data:
+            raise InvalidInput("The video is empty (zero bytes).")
+        check_bytes(len(data), limits)
+        self._data = data
+        self._max_pixels = limits.max_pixels
+        self.nbytes = len(data)
+        self._timestamps, self.frames_per_second = self._index(limits)
+        self.frame_count = len(self._timestamps)
+        self._size = 0, 0
+        _, first = next(self._forward(0, 1), (0, None))
+        if first is None:
+            raise InvalidInput("The video is damaged: none of its frames can be decoded.")
+        self.height, self.width = first.shape[:2]
+
+    def _index(self, limits: VideoLimits) -> tuple[NDArray[np.int64], float]:
+        """Timestamps of all frames in the order of play, -1 where they have none, and frames a second."""
+        with self._open() as container:
+            stream = container.streams.video[0]
+            _check_pixels(stream.codec_context.width, stream.codec_context.height, limits.max_pixels)
+            stamps: list[int] = []
+            for packet in container.demux(stream):
+                if packet.size and not packet.is_discard:
+                    stamps.append(-1 if packet.pts is None else packet.pts)
+                if len(stamps) > limits.max_frames:
+                    raise InvalidInput(f"The video has more than {limits.max_frames} frames. Send a shorter one.")
+            rate = float(stream.average_rate or stream.guessed_rate or 25)
+            unit = float(stream.time_base or 0)
+        self.nbytes += 8 * len(stamps)
+        timestamps = np.sort(np.array(stamps, np.int64))
+        played = (timestamps[-1] - timestamps[0]) * unit if len(stamps) else 0.0
+        if max(played, len(stamps) / rate if played <= 0 else 0.0) > limits.max_seconds:
+            raise InvalidInput(f"The video plays for more than {limits.max_seconds:g} seconds. Send a shorter one.")
+        return timestamps, rate
+
+    def _forward(self, start: int, stop: int) -> Generator[tuple[int, Frame]]:
+        with self._open() as container:
+            stream = container.streams.video[0]
+            begin = 0
+            seekable = start > 0 and bool((np.diff(self._timestamps, prepend=-1) > 0).all())
+            if seekable:
+                container.seek(int(self._timestamps[start]), stream=stream)
+                begin = start
+            index = begin
+            for frame in container.decode(stream):
+                if index >= stop:
+                    return
+                if seekable and frame.pts is not None and frame.pts < self._timestamps[start]:
+                    continue
+                if index >= start:
+                    yield index, self._upright(frame)
+                index += 1
+
+    def _upright(self, frame: av.VideoFrame) -> Frame:
+        """A frame as it is seen. One of another size than the first, as some streams have, is scaled to that."""
+        _check_pixels(frame.width, frame.height, self._max_pixels)
+        if not any(self._size):
+            self._size = frame.width, frame.height
+        pixels = cast(Frame, frame.to_ndarray(format="rgb24", width=self._size[0], height=self._size[1]))
+        return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
+
+    @contextmanager
+    def _open(self) -> Iterator[InputContainer]:
+        # PyAV answers damaged bytes with FFmpeg's errors, and some files with plain Python ones.
+        try:
+            options = {"format_whitelist": DEMUXERS, "protocol_whitelist": ""}
+            with av.open(BytesIO(self._data), "r", container_options=options) as container:
+                if not container.streams.video:
+                    raise InvalidInput("The file has no video in it.")
+                context = container.streams.video[0].codec_context
+                context.options = {"max_pixels": str(self._max_pixels)}
+                context.thread_count = 1
+                yield container
+        except InvalidInput:
+            raise
+        except (FFmpegError, ValueError, IndexError, OverflowError) as error:
+            raise InvalidInput("The video is damaged, or of a format that is not read here. Send an mp4.") from error
+
+
+def _check_pixels(width: int, height: int, limit: int) -> None:
+    if width * height > limit:
+        raise InvalidInput(f"The video has {width} x {height} pixels a frame; at most {limit} are accepted.")

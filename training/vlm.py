@@ -13,14 +13,11 @@ from __future__ import annotations
 
 import argparse
 import copy
-from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -29,6 +26,7 @@ from transformers import LlavaForConditionalGeneration, LlavaProcessor, PreTrain
 from training.common import CHECKPOINTS, Run, report
 from training.data import SceneCache, held_out
 from training.vlm_data import MOST, PLAIN_SHARES, PREFIX, SHARES, Batch, Sampler
+from training.vlm_evaluation import evaluate_answers
 from training.vlm_model import (
     ADDITIONAL_TOKENS,
     BEGIN,
@@ -40,8 +38,7 @@ from training.vlm_model import (
     calibrate,
     see,
 )
-from vision_model_repo.demo.questions import ask_one, sight
-from vision_model_repo.demo.scenes import COLORS, SHAPES, View, phrases
+from vision_model_repo.demo.scenes import COLORS, SHAPES, phrases
 
 LOOKING = 0.08
 """Share of the run in which the tower learns alone."""
@@ -58,6 +55,7 @@ class Learner(nn.Module):
         tokenizer = cast(PreTrainedTokenizerFast, processor.tokenizer)
         self.model = build_model(tokenizer)
         self.begin = torch.tensor([tokenizer.convert_tokens_to_ids([BEGIN, USER])])
+        self.end = cast(int, tokenizer.eos_token_id)
         self.norm = nn.LayerNorm(WIDTH)
         self.colors = nn.Linear(WIDTH, len(COLORS) + 1)
         self.shapes = nn.Linear(WIDTH, len(SHAPES))
@@ -103,7 +101,7 @@ class Learner(nn.Module):
         logits = self.model.lm_head(output.last_hidden_state[:, PREFIX:][asked])
         targets, kinds = batch.targets[asked], batch.kinds[asked]
         # The end of an answer is no merit.
-        counted = targets != self.model.config.text_config.eos_token_id
+        counted = targets != self.end
         right = (logits.argmax(1) == targets).float()
         shares = {
             kind: right[mine].mean().item()
@@ -111,31 +109,6 @@ class Learner(nn.Module):
             if (mine := counted & (kinds == index)).any()
         }
         return F.cross_entropy(logits, targets), shares
-
-
-@torch.inference_mode()
-def evaluate(model: Any, processor: Any, views: list[View], batch: int = 16) -> dict[str, float]:
-    """For which share of questions, one a view, the answer is exactly right, by kind and in all."""
-    model.eval()
-    right: dict[str, list[bool]] = defaultdict(list)
-    questions = [ask_one(sight(view), index) for index, view in enumerate(views)]
-    for start in range(0, len(views), batch):
-        some = slice(start, start + batch)
-        answers = reply(model, processor, [view.image for view in views[some]], [q.text for q in questions[some]])
-        for question, answer in zip(questions[some], answers, strict=True):
-            right[question.kind].append(answer == question.answer)
-    model.train()
-    figures = {kind: float(np.mean(right[kind])) for kind in SHARES if right[kind]}
-    return figures | {"right": float(np.mean([each for answers in right.values() for each in answers]))}
-
-
-def reply(model: Any, processor: Any, images: list[NDArray[np.uint8]], texts: list[str]) -> list[str]:
-    """Answers to questions about pictures, one each, by the public interface of transformers alone."""
-    chats = [[{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}] for text in texts]
-    prompts = processor.apply_chat_template(chats, add_generation_prompt=True)
-    inputs = processor(images=images, text=prompts, return_tensors="pt", padding=True)
-    output = model.generate(**inputs)
-    return processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
 def export(model: LlavaForConditionalGeneration, processor: LlavaProcessor, folder: Path) -> None:
@@ -193,11 +166,11 @@ def main() -> None:
             run.save()
             if speaks:
                 export(average, processor, arguments.output)
-                figures = evaluate(average, processor, [held_out(index) for index in range(96)])
+                figures = evaluate_answers(average, processor, map(held_out, range(96)))
                 tqdm.write(f"{run.clock.minutes:.1f} min, {run.steps} steps: {figures}")
     run.save()
     export(average, processor, arguments.output)
-    print(evaluate(average, processor, [held_out(index) for index in range(500)]))
+    print(evaluate_answers(average, processor, map(held_out, range(500))))
 
 
 if __name__ == "__main__":

@@ -143,7 +143,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> LlavaForConditionalGenera
 @torch.no_grad()
 def calibrate(model: LlavaForConditionalGeneration, pixels: Tensor) -> None:
     """Brings what the connector makes of pictures to the variance of word embeddings."""
-    connector = model.model.multi_modal_projector
+    connector: Any = model.model.multi_modal_projector
     states = see(model, pixels).flatten(0, 1)
     inside = connector.linear_1(states)
     connector.linear_1.weight.div_(inside.std(0)[:, None])
@@ -156,4 +156,4 @@ def calibrate(model: LlavaForConditionalGeneration, pixels: Tensor) -> None:
 
 def see(model: LlavaForConditionalGeneration, pixels: Tensor) -> Tensor:
     """What the connector is given: the states (B, 3 + G x G, C) after the tower's last layer."""
-    return cast(Any, model.model.vision_tower)(pixels, output_hidden_states=True).hidden_states[-1]
+    return cast(Any, model).model.vision_tower(pixels, output_hidden_states=True).hidden_states[-1]

@@ -159,6 +159,9 @@ class Settings(BaseSettings):
 
     # Videos
     max_video_mb: int = Field(512, ge=1, description="Largest video, or all pictures of one together, in MB.")
+    video_url_timeout_seconds: float = Field(
+        120.0, gt=0, description="Time for one video download, redirects included."
+    )
     max_video_frames: int = Field(20_000, ge=1, description="Most frames of a video.")
     max_video_pixels: int = Field(4096 * 2304, ge=1, description="Most pixels of one frame of a video.")
     max_video_seconds: float = Field(1200.0, gt=0, description="Longest video in seconds of play.")

@@ -346,6 +346,15 @@ class TestLimits:
         there = await stack.enter_async_context(site({"/": ok(b"x" * LIMIT)}))
         assert len(await (await stack.enter_async_context(downloader())).get(there.url())) == LIMIT
 
+    async def test_one_download_may_have_limits_of_its_own(self, stack: AsyncExitStack) -> None:
+        there = await stack.enter_async_context(site({"/": ok(b"x" * (LIMIT + 1))}))
+        it = await stack.enter_async_context(downloader())
+        assert len(await it.get(there.url(), max_bytes=2 * LIMIT)) == LIMIT + 1
+        with pytest.raises(InvalidInput, match="more than 100 bytes"):
+            await it.get(there.url(), max_bytes=100)
+        with pytest.raises(InvalidInput, match=r"not downloaded within 1e-05 seconds"):
+            await it.get(there.url(), timeout_seconds=1e-5)
+
     async def test_a_body_without_end(self, stack: AsyncExitStack) -> None:
         written = 0
 

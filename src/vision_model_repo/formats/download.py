@@ -1,4 +1,4 @@
-"""Fetches images by URL without becoming a door into the network that the server stands in.
+"""Fetches images and videos by URL without becoming a door into the network that the server stands in.
 
 The guard sits where connections are made: a name is resolved once, every address that it stands for is checked,
 and the connection goes to an address that was checked. What a redirect or a second look-up says later is checked
@@ -28,7 +28,7 @@ _PROTOCOL_ASSIGNMENTS = IPv4Network("192.0.0.0/24")
 
 
 class Downloader:
-    """Downloads small files over HTTP and HTTPS, over one bounded pool of connections.
+    """Downloads files over HTTP and HTTPS, over one bounded pool of connections.
 
     Proxies named in the environment are not used: the guard could not see through them.
 
@@ -51,29 +51,38 @@ class Downloader:
             network_backend=GuardedBackend(allow_private=allow_private),
         )
 
-    async def get(self, url: str, headers: Mapping[str, str] | None = None) -> bytes:
+    async def get(
+        self,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        max_bytes: int | None = None,
+        timeout_seconds: float | None = None,
+    ) -> bytes:
         """The body of a URL.
 
         Args:
             url: http or https, without a user name or password.
             headers: sent along, but not to another host that the URL redirects to.
+            max_bytes, timeout_seconds: for this download, in place of the downloader's own.
 
         Raises:
             InvalidInput: the URL is not acceptable, or there is no such download within the limits.
         """
+        seconds = timeout_seconds or self._timeout_seconds
         try:
-            async with asyncio.timeout(self._timeout_seconds):
-                return await self._follow(_parse(url), dict(headers or {}))
+            async with asyncio.timeout(seconds):
+                return await self._follow(_parse(url), dict(headers or {}), max_bytes or self._max_bytes)
         except TimeoutError:
-            raise InvalidInput(f"The URL was not downloaded within {self._timeout_seconds:g} seconds.") from None
+            raise InvalidInput(f"The URL was not downloaded within {seconds:g} seconds.") from None
 
     async def aclose(self) -> None:
         """Closes all connections."""
         await self._pool.aclose()
 
-    async def _follow(self, url: httpx.URL, headers: dict[str, str]) -> bytes:
+    async def _follow(self, url: httpx.URL, headers: dict[str, str], max_bytes: int) -> bytes:
         for _ in range(MAX_REDIRECTS + 1):
-            answer = await self._request(url, headers)
+            answer = await self._request(url, headers, max_bytes)
             if isinstance(answer, bytes):
                 return answer
             if _origin(answer) != _origin(url):
@@ -81,14 +90,14 @@ class Downloader:
             url = answer
         raise InvalidInput(f"The URL redirects more than {MAX_REDIRECTS} times.")
 
-    async def _request(self, url: httpx.URL, headers: dict[str, str]) -> bytes | httpx.URL:
+    async def _request(self, url: httpx.URL, headers: dict[str, str], max_bytes: int) -> bytes | httpx.URL:
         """The body, or where the answer redirects to."""
         target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
         # Compressed bodies are declined: their size says nothing about what they unpack to.
         sent = {"Accept": "image/*, */*;q=0.5", "Accept-Encoding": "identity", "User-Agent": "vision-model-repo"}
         try:
             async with self._pool.stream("GET", target, headers=list((sent | headers).items())) as response:
-                return await self._read(url, response)
+                return await self._read(url, response, max_bytes)
         except httpcore.ConnectError as error:
             raise InvalidInput(_why_unreachable(error)) from None
         except httpcore.UnsupportedProtocol:
@@ -96,7 +105,7 @@ class Downloader:
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException):
             raise InvalidInput("The URL's server broke off the connection or does not speak HTTP.") from None
 
-    async def _read(self, url: httpx.URL, response: httpcore.Response) -> bytes | httpx.URL:
+    async def _read(self, url: httpx.URL, response: httpcore.Response, max_bytes: int) -> bytes | httpx.URL:
         fields = httpx.Headers(response.headers)
         if response.status in _REDIRECTS and "location" in fields:
             return _parse(fields["location"], base=url)
@@ -105,17 +114,14 @@ class Downloader:
         if fields.get("content-encoding", "identity") != "identity":
             raise InvalidInput("The URL answered with a compressed body, which is not accepted.")
         length = fields.get("content-length", "")
-        if length.isdecimal() and int(length) > self._max_bytes:
-            raise InvalidInput(self._too_large())
+        if length.isdecimal() and int(length) > max_bytes:
+            raise _too_large(max_bytes)
         body = bytearray()
         async for chunk in response.aiter_stream():
             body += chunk
-            if len(body) > self._max_bytes:
-                raise InvalidInput(self._too_large())
+            if len(body) > max_bytes:
+                raise _too_large(max_bytes)
         return bytes(body)
-
-    def _too_large(self) -> str:
-        return f"The URL holds more than {self._max_bytes} bytes."
 
 
 class GuardedBackend(httpcore.AsyncNetworkBackend):
@@ -238,6 +244,10 @@ def _parse(text: str, *, base: httpx.URL | None = None) -> httpx.URL:
     if url.port is not None and not 0 < url.port < 65536:
         raise InvalidInput("The URL's port is not between 1 and 65535.")
     return url
+
+
+def _too_large(max_bytes: int) -> InvalidInput:
+    return InvalidInput(f"The URL holds more than {max_bytes} bytes.")
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:

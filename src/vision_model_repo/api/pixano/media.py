@@ -24,20 +24,22 @@ async def read_media(media: Media, engine: Engine, name: str) -> bytes:
         InvalidInput, TooLarge: they cannot be had; the message begins with the name.
         NotAllowed: a file outside the folders that settings open.
     """
-    return await _read(media, engine, name, engine.settings.max_url_mb)
+    limits = engine.settings
+    return await _read(media, engine, name, limits.max_url_mb, limits.url_timeout_seconds)
 
 
 async def read_video(media: Media, engine: Engine, name: str) -> bytes:
     """Like `read_media`, up to the size of a video."""
-    return await _read(media, engine, name, engine.settings.max_video_mb)
+    limits = engine.settings
+    return await _read(media, engine, name, limits.max_video_mb, limits.video_url_timeout_seconds)
 
 
-async def _read(media: Media, engine: Engine, name: str, max_mb: int) -> bytes:
+async def _read(media: Media, engine: Engine, name: str, max_mb: int, seconds: float) -> bytes:
     if isinstance(media, bytes):
         return media
     try:
         if "://" in media[:16]:
-            return await engine.downloader.get(media)
+            return await engine.downloader.get(media, max_bytes=max_mb * MEGABYTE, timeout_seconds=seconds)
         if media[:5].lower() != "data:" and (roots := engine.settings.media_roots) and _is_path(media):
             return await engine.pixels.run(_read_file, media, roots, max_mb)
         return await engine.pixels.run(decode_base64, media)

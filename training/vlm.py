@@ -85,8 +85,8 @@ class Learner(nn.Module):
         }
         return states, losses
 
-    def answer(self, batch: Batch, states: Tensor) -> tuple[Tensor, dict[str, float]]:
-        """The loss of the answers' tokens, and the share of right ones by kind of question."""
+    def logits(self, batch: Batch, states: Tensor, where: Tensor) -> Tensor:
+        """Of the token that follows each of the W tokens where a mask (I, T) holds: (W, V)."""
         words = self.model.get_input_embeddings()
         pictures = self.model.model.multi_modal_projector(states)
         begin = words(self.begin).expand(len(states), -1, -1)
@@ -97,9 +97,12 @@ class Learner(nn.Module):
             position_ids=positions,
             use_cache=False,
         )
+        return self.model.lm_head(output.last_hidden_state[:, PREFIX:][where])
+
+    def answer(self, batch: Batch, states: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """The loss of the answers' tokens, and the share of right ones by kind of question."""
         asked = batch.targets >= 0
-        logits = self.model.lm_head(output.last_hidden_state[:, PREFIX:][asked])
-        targets, kinds = batch.targets[asked], batch.kinds[asked]
+        logits, targets, kinds = self.logits(batch, states, asked), batch.targets[asked], batch.kinds[asked]
         # The end of an answer is no merit.
         counted = targets != self.end
         right = (logits.argmax(1) == targets).float()

@@ -149,7 +149,7 @@ def calibrate(model: LlavaForConditionalGeneration, pixels: Tensor) -> None:
     connector.linear_1.weight.div_(inside.std(0)[:, None])
     connector.linear_1.bias.copy_(-inside.mean(0) / inside.std(0))
     outside = connector(states)
-    gain = model.get_input_embeddings().weight.std() / outside.std(0)
+    gain = cast(nn.Embedding, model.get_input_embeddings()).weight.std() / outside.std(0)
     connector.linear_2.weight.mul_(gain[:, None])
     connector.linear_2.bias.copy_(-outside.mean(0) * gain)
 

@@ -32,6 +32,7 @@ from vision_model_repo.models.base import Checkpoint, Loader, Model
 from vision_model_repo.models.catalog import ModelSpec, Task
 from vision_model_repo.tasks.detection import DetectionRequest, DetectionResult
 from vision_model_repo.tasks.embedding import EmbeddingRequest, EmbeddingResult
+from vision_model_repo.tasks.ner import Entity, NerRequest, NerResult
 from vision_model_repo.tasks.segmentation import ObjectMasks, SegmentationRequest, SegmentationResult
 
 
@@ -179,11 +180,25 @@ class EmbeddingAdapter(Adapter):
         return EmbeddingResult(output.embeddings.to_numpy())
 
 
-TASKS: Mapping[str, Task] = {"detection": "detection", "segmentation": "segmentation", "embedding": "embedding"}
+class NerAdapter(Adapter):
+    def ask(self, request: NerRequest) -> schemas.NERInput:
+        return schemas.NERInput(text=request.text)
+
+    def read(self, output: schemas.NEROutput, size: tuple[int, int]) -> NerResult:
+        return NerResult(tuple(Entity(**entity.model_dump()) for entity in output.entities))
+
+
+TASKS: Mapping[str, Task] = {
+    "detection": "detection",
+    "segmentation": "segmentation",
+    "embedding": "embedding",
+    "ner": "ner",
+}
 ADAPTERS: Mapping[str, Adapter] = {
     "detection": DetectionAdapter(),
     "segmentation": SegmentationAdapter(),
     "embedding": EmbeddingAdapter(),
+    "ner": NerAdapter(),
 }
 
 
@@ -205,6 +220,8 @@ class PixanoModel(Model[Any, Item, Any, Any]):
         self._adapter = ADAPTERS[config.capability]
         self._model: Any = ModelClassRegistry.get(config.model_class)(config)
         self._model.load_model()
+        interface = self._model.interface
+        self.interface = None if interface is None else interface.model_dump(mode="json", by_alias=True)
 
     def preprocess(self, request: Any) -> Item:
         image = getattr(request, "image", None)

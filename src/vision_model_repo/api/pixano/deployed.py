@@ -10,17 +10,39 @@ from vision_model_repo.api.pixano.task import capability_of
 from vision_model_repo.engine.engine import Engine
 from vision_model_repo.engine.manager import ModelStatus
 
+CLICKS = ("points", "box", "mask")
 INTERFACES: Mapping[str, dict[str, Any]] = {
-    "segmentation": {
-        "prompts": ["points", "box", "mask"],
+    "sam3": {
+        "capability": "segmentation",
+        "prompts": CLICKS,
         "multimask": True,
         "embeddings": False,
-        "outputs": ["mask", "score", "logits"],
+        "outputs": ("mask", "score", "logits"),
     },
-    "detection": {"classes": "open", "thresholds": ["box", "text"], "outputs": ["box", "score", "class"]},
+    "grounding_dino": {
+        "capability": "detection",
+        "classes": "open",
+        "thresholds": ("box", "text"),
+        "outputs": ("box", "score", "class"),
+    },
+    "sam2_video": {
+        "capability": "tracking",
+        "prompts": CLICKS,
+        "promptFree": False,
+        "classes": "none",
+        "interval": True,
+        "outputs": ("mask", "box", "score"),
+    },
+    "sam3_video": {
+        "capability": "tracking",
+        "prompts": CLICKS,
+        "promptFree": True,
+        "classes": "open",
+        "interval": True,
+        "outputs": ("mask", "box", "score", "class"),
+    },
 }
-"""How the built-in families are called."""
-BUILT_IN = ("sam3", "grounding_dino")
+"""How the built-in families are called. One word that a client does not know, and it reads no model of the list."""
 
 
 def deployed(engine: Engine) -> list[PixanoModel]:
@@ -32,15 +54,13 @@ def model_of(engine: Engine, status: ModelStatus) -> PixanoModel:
     spec = status.spec
     capability = capability_of(spec) or spec.task
     family = spec.family or spec.model_type
-    interface = INTERFACES.get(capability) if family in BUILT_IN else None
     return PixanoModel(
         name=spec.model_type,
         capability=capability,
         model_class=family,
         model_path=status.model_id or next(iter(spec.variants), None),
         status=status_of(engine, status),
-        # One word here that a client does not know, and it reads no model of the list.
-        interface=None if interface is None else {"capability": capability, **interface},
+        interface=dict(interface) if (interface := status.interface or INTERFACES.get(family)) else None,
     )
 
 

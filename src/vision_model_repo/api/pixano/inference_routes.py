@@ -15,7 +15,9 @@ from vision_model_repo.api.dependencies import engine_of
 from vision_model_repo.api.errors import describe
 from vision_model_repo.api.pixano.body import describe_form, describe_json, read_body, read_form
 from vision_model_repo.api.pixano.detection import PixanoDetection
+from vision_model_repo.api.pixano.embedding import PixanoEmbedding
 from vision_model_repo.api.pixano.media import Media
+from vision_model_repo.api.pixano.ner import PixanoNer
 from vision_model_repo.api.pixano.schemas import PixanoAnswer
 from vision_model_repo.api.pixano.segmentation import PixanoSegmentation
 from vision_model_repo.api.pixano.task import Capability
@@ -26,8 +28,14 @@ from vision_model_repo.errors import NotFound, RequestTimeout
 from vision_model_repo.models.catalog import ModelSpec
 
 PROBLEMS = describe(400, 401, 403, 404, 413, 415, 422, 429, 500, 503, 504, 507)
-SPOKEN: tuple[Capability[Any], ...] = (PixanoSegmentation(), PixanoDetection(), PixanoTracking())
-UNSPOKEN = ("vlm", "ner", "embedding")
+SPOKEN: tuple[Capability[Any], ...] = (
+    PixanoSegmentation(),
+    PixanoDetection(),
+    PixanoTracking(),
+    PixanoNer(),
+    PixanoEmbedding(),
+)
+UNSPOKEN = ("vlm",)
 """Capabilities of the protocol that no model of this server has."""
 IN_THE_DOCUMENTATION = ("segmentation", "detection", "tracking", "vlm")
 

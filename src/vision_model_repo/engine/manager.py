@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -65,6 +65,7 @@ class ModelStatus:
         memory_bytes: held by its weights.
         idle_seconds: since its last request.
         fallback_reason: why the embedded checkpoint stands in for the default one, where it does.
+        interface: how the model in memory says that it is called; None where it does not.
     """
 
     spec: ModelSpec
@@ -77,6 +78,7 @@ class ModelStatus:
     requests_in_flight: int = 0
     idle_seconds: float | None = None
     fallback_reason: str | None = None
+    interface: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -456,4 +458,5 @@ class ModelManager:
             requests_in_flight=slot.users,
             idle_seconds=round(time.monotonic() - slot.last_used, 1) if not slot.users else 0.0,
             fallback_reason=slot.checkpoint.fallback_reason,
+            interface=slot.model.interface,
         )

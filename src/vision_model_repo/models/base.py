@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, cast
@@ -94,12 +94,14 @@ class Model(ABC, Generic[Request, Item, Raw, Result]):
         device: such as "cpu" or "cuda:0".
         dtype: such as "float32" or "bfloat16".
         max_batch: most items that one forward pass takes.
+        interface: how it is called, in the words of Pixano's `interface`; None where it does not say.
     """
 
     model_id: str
     device: str
     dtype: str
     max_batch: int = 8
+    interface: Mapping[str, Any] | None = None
 
     @abstractmethod
     def preprocess(self, request: Request) -> Item:

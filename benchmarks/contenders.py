@@ -55,13 +55,18 @@ class Way:
 
 
 def start_all(
-    running: ExitStack, cores: Collection[int], pictures: Sequence[bytes], bare: Sequence[bytes]
+    running: ExitStack,
+    cores: Collection[int],
+    peers: Sequence[str],
+    pictures: Sequence[bytes],
+    bare: Sequence[bytes],
 ) -> list[Way]:
-    """Starts every server that is installed, ours first, and gives the ways to ask it."""
+    """Starts our server, and the peers that are installed, and gives the ways to ask them."""
     ours = running.enter_context(our_server(cores=cores, command=DUMMY_APP))
     ways = [*_our_ways(ours, pictures), _by_id(ours, pictures), *_our_ways(ours, bare, bare=True)]
     probe = json_request("/json", {"image": encode_base64(bare[0])})
-    for name, (package, module) in PEERS.items():
+    for name in peers:
+        package, module = PEERS[name]
         if find_spec(package) is None:
             print(f"{name} is left out: {package} is not installed (pip install 'vision-model-repo[bench]').")
             continue

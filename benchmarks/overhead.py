@@ -16,14 +16,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from statistics import median
 
-from benchmarks.contenders import OURS, Way, encode_base64, our_json, start_all
+from benchmarks.contenders import OURS, PEERS, Way, encode_base64, our_json, start_all
 from benchmarks.pictures import padded_photographs, photographs
-from benchmarks.report import print_table
+from benchmarks.report import at_least, at_most, print_table
 from benchmarks.server import Server, halves, on_cores
 from vision_model_repo.api.native.detection import DetectionBody
 from vision_model_repo.formats.images import decode_base64, decode_image, use_block_cache
 
 BARE_CLIENTS = 8
+RATE_CLIENTS, LATENCY_CLIENTS = 8, 32
+"""Where throughput and latency are compared."""
+GOAL_RATIOS = {"LitServe": 1.5, "mosec": 1.1, "Ray Serve": 4.0}
+GOAL_CPU_MS = {"JSON": 0.30, "form": 0.20}
+GOAL_FLOOR_PERCENT = 80.0
+GOAL_IDLE_PERCENT = 0.5
 MAX_PIXELS = 10**8
 COLUMNS = ("server", "sent as", "requests/s", "p50 ms", "p99 ms", "CPU ms each", "errors")
 
@@ -34,12 +40,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="of each trial")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--idle-seconds", type=float, default=10.0)
+    parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=PEERS, help="other servers, where installed")
     options = parser.parse_args()
     server_cores, client_cores = halves()
     pictures = photographs(8)
     floors: dict[str, list[float]] = {"JSON": [], "form": []}
     with ExitStack() as running, on_cores(client_cores):
-        ways = start_all(running, server_cores, pictures, padded_photographs(8))
+        ways = start_all(running, server_cores, options.peers, pictures, padded_photographs(8))
         servers = list(dict.fromkeys(way.server for way in ways))
         with alone(servers[0], servers):
             idle = idle_percent(servers[0], options.idle_seconds)
@@ -110,17 +117,31 @@ def print_decoding(ways: Sequence[Way], clients: Sequence[int], floors: dict[str
         for way in ways:
             if not way.bare:
                 rows.append((str(count), *row(way, count)))
-    ours = [way for way in ways if way.name == OURS and way.sent in floors and not way.bare]
     print_table(
         "A JPEG of 1280 x 853, 100 KB, decoded and answered by a model that does nothing",
         ("clients", *COLUMNS),
         rows,
-        notes=[
-            f"{OURS}, {way.sent}, {count} clients: {100 * way.loads[count].rate / floors[way.sent]:.0f} % of the floor"
-            for way in ours
-            for count in clients
-        ],
+        notes=list(goals(ways, clients, floors)),
     )
+
+
+def goals(ways: Sequence[Way], clients: Sequence[int], floors: dict[str, float]) -> Iterator[str]:
+    """What was reached with JSON and with bytes as they are; a form is the same to us as a raw body to others."""
+    for sent, floor in floors.items():
+        decoding = [way for way in ways if not way.bare and (way.sent == "JSON") == (sent == "JSON")]
+        (ours,) = (way for way in decoding if way.name == OURS and way.sent == sent)
+        peers = [way for way in decoding if way.name != OURS]
+        if RATE_CLIENTS in clients:
+            rate, at = ours.loads[RATE_CLIENTS].rate, f"{sent}, {RATE_CLIENTS} clients"
+            yield at_least(f"{at}, share of the floor", 100 * rate / floor, GOAL_FLOOR_PERCENT, " %")
+            for peer in peers:
+                if peer.name in GOAL_RATIOS:
+                    ratio = rate / peer.loads[RATE_CLIENTS].rate
+                    yield at_least(f"{at}, throughput against {peer.name}", ratio, GOAL_RATIOS[peer.name], " x")
+        if LATENCY_CLIENTS in clients and peers:
+            least = min(peers, key=lambda way: way.loads[LATENCY_CLIENTS].percentile(99))
+            ratio = ours.loads[LATENCY_CLIENTS].percentile(99) / least.loads[LATENCY_CLIENTS].percentile(99)
+            yield at_most(f"{sent}, {LATENCY_CLIENTS} clients, p99 against the least ({least.name})", ratio, 1, " x")
 
 
 def print_bare(ways: Sequence[Way], idle: float) -> None:
@@ -128,7 +149,14 @@ def print_bare(ways: Sequence[Way], idle: float) -> None:
         f"The same without pixels to decode: the framework alone, {BARE_CLIENTS} clients",
         COLUMNS,
         [row(way, BARE_CLIENTS) for way in ways if way.bare],
-        notes=[f"{OURS} takes {idle:.2f} % of a core when nobody asks"],
+        notes=[
+            *(
+                at_most(f"{way.sent}, CPU for each request", way.cpu_ms(BARE_CLIENTS), GOAL_CPU_MS[way.sent], " ms")
+                for way in ways
+                if way.bare and way.name == OURS
+            ),
+            at_most("of a core taken when nobody asks", idle, GOAL_IDLE_PERCENT, " %"),
+        ],
     )
 
 

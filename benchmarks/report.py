@@ -13,6 +13,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+MET, MISSED = "goal met:   ", "goal MISSED:"
+"""How the lines of goals begin."""
+
 
 def median_ms(calls: Iterable[Callable[[], object]]) -> float:
     """Calls each one once; the median of their times in ms."""
@@ -42,7 +45,21 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     console.print(f"\n{title}", highlight=False)
     console.print(table)
     for note in (*notes, machine()):
-        console.print(f"  {note}", highlight=False, markup=False)
+        console.print(f"  {note}", highlight=False, markup=False, soft_wrap=True)
+
+
+def at_least(what: str, reached: float, goal: float, unit: str = "") -> str:
+    """A line that says whether a goal is met, beside what was reached."""
+    return _verdict(reached >= goal, what, reached, f"at least {goal:g}", unit)
+
+
+def at_most(what: str, reached: float, goal: float, unit: str = "") -> str:
+    """A line that says whether a goal is met, beside what was reached."""
+    return _verdict(reached <= goal, what, reached, f"at most {goal:g}", unit)
+
+
+def _verdict(met: bool, what: str, reached: float, goal: str, unit: str) -> str:
+    return f"{MET if met else MISSED} {what}: {reached:.3g}{unit} (goal: {goal}{unit})"
 
 
 def machine() -> str:

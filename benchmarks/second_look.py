@@ -20,14 +20,14 @@ import httpx
 
 from benchmarks.checkpoints import MID, TINY, gigaflops, write_sam3
 from benchmarks.pictures import fresh_base64
-from benchmarks.report import print_table
+from benchmarks.report import at_least, print_table
 from benchmarks.server import our_server
 from vision_model_repo.demo.scenes import phrases
 
 WIDTH, HEIGHT = 640, 480
 CENTRE = [WIDTH // 2, HEIGHT // 2]
 FIRST, AGAIN, CLICK = "first look, a prompt", "second look, a new prompt", "a click"
-GOALS = {FIRST: "", AGAIN: "8", CLICK: "50"}
+GOALS = {AGAIN: 8.0, CLICK: 50.0}
 
 
 def main() -> None:
@@ -53,7 +53,7 @@ def main() -> None:
     print_table(
         f"SAM3 on an image of {WIDTH} x {HEIGHT}, median of {options.repeats}: "
         f"image encoder {encoder:.1f} GFLOP, one prompt {prompt:.2f} GFLOP",
-        ("request", "ms", "of it encode", "of it prompt", "times as fast", "goal"),
+        ("request", "ms", "of it encode", "of it prompt", "times as fast"),
         (
             (
                 name,
@@ -61,10 +61,13 @@ def main() -> None:
                 f"{timing['encode']:.1f}",
                 f"{timing['prompt']:.1f}",
                 f"{middle[FIRST]['client'] / timing['client']:.1f}",
-                GOALS[name],
             )
             for name, timing in middle.items()
         ),
+        notes=[
+            at_least(f"{name}, as fast as the first", middle[FIRST]["client"] / middle[name]["client"], goal, " x")
+            for name, goal in GOALS.items()
+        ],
     )
 
 

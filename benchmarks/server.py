@@ -20,7 +20,10 @@ from benchmarks.load import Connection, run
 from vision_model_repo.demo.live import COMMAND, live_server
 
 ROOT = Path(__file__).parent.parent
-START_SECONDS = 60.0
+PATH = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+"""Where servers find `benchmarks`."""
+START_SECONDS = 180.0
+"""Ray starts ten processes before it answers."""
 DUMMY_APP = (sys.executable, "-m", "uvicorn", "benchmarks.dummy_app:app", "--port", "0", "--no-access-log")
 """The real application with a model that does nothing, at /inference/dummy."""
 
@@ -86,7 +89,7 @@ def our_server(
         settings: by their environment names, for other than the defaults.
     """
     with TemporaryDirectory() as folder, on_cores(cores or os.sched_getaffinity(0)):
-        ours = {"HF_HUB_OFFLINE": "1", "HF_ROOT_FOLDER": folder, "DEVICE": "cpu", "PYTHONPATH": str(ROOT)}
+        ours = {"HF_HUB_OFFLINE": "1", "HF_ROOT_FOLDER": folder, "DEVICE": "cpu", "PYTHONPATH": PATH}
         with live_server(Path(folder), {**ours, **settings}, command=command) as live:
             yield Server(live.url, psutil.Process(live.process.pid))
 
@@ -109,7 +112,7 @@ def peer_server(module: str, probe: bytes, *, cores: Collection[int]) -> Iterato
             process = subprocess.Popen(
                 [sys.executable, "-m", module, str(port)],
                 cwd=folder,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                env={**os.environ, "PYTHONPATH": PATH},
                 stdout=file,
                 stderr=subprocess.STDOUT,
             )

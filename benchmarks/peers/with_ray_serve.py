@@ -5,6 +5,7 @@ python -m benchmarks.peers.with_ray_serve PORT
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from typing import Any, cast
@@ -50,6 +51,7 @@ class Ingress:
 
 
 if __name__ == "__main__":
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     ray.init(num_cpus=CORES, include_dashboard=False, object_store_memory=200 * 2**20, log_to_driver=False)
     serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[1])})
     ingress, detector = cast(Any, Ingress), cast(Any, Detector)

@@ -30,6 +30,7 @@ class Protocol:
         write_error: how it tells that a request was refused, from the request's path in the protocol.
         open_paths: those that need no key and count for no limit.
         work_paths: beginnings of those where a POST asks for inference, or brings what is to be kept.
+        work_endings: ends of those where a GET asks for inference.
         own_paths: beginnings of those that are its own even where another protocol has the root.
     """
 
@@ -39,6 +40,7 @@ class Protocol:
     write_error: Callable[[Refusal, Scope, str], Response]
     open_paths: frozenset[str] = frozenset()
     work_paths: tuple[str, ...] = ()
+    work_endings: tuple[str, ...] = ()
     own_paths: tuple[str, ...] = ()
 
     @property
@@ -91,10 +93,10 @@ class Protocols:
 
     def is_work(self, scope: Scope) -> bool:
         """Whether a request asks for inference, now or as a job, or brings an image or a video to keep."""
-        if scope["method"] != "POST":
-            return False
         protocol, path = self.find(path_of(scope))
-        return path.startswith(protocol.work_paths)
+        if scope["method"] == "GET":
+            return path.endswith(protocol.work_endings)
+        return scope["method"] == "POST" and path.startswith(protocol.work_paths)
 
     def write_error(self, refusal: Refusal, scope: Scope) -> Response:
         """A refusal in the words of the protocol that was spoken to."""

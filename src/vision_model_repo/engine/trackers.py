@@ -42,7 +42,13 @@ FAINT = 0.3
 
 
 class Tracker(ABC):
-    """Tracks one video, whose frames it is shown in order."""
+    """Tracks one video, whose frames it is shown in order.
+
+    Attributes:
+        answered_by: the checkpoint that answered last.
+    """
+
+    answered_by: str | None = None
 
     @property
     def nbytes(self) -> int:
@@ -92,6 +98,7 @@ class MemoryTracker(Tracker):
             image, frame_index, self._memory, tuple(prompts), phrases=self._phrases, backward=self._backward
         )
         answer = await self._manager.run(self._model_type, [request], model_id=self._model_id)
+        self.answered_by = answer.model_id
         return answer.results[0]
 
 
@@ -143,6 +150,7 @@ class DetectionTracker(Tracker):
 
     async def _ask(self, request: SegmentationRequest | DetectionRequest) -> SegmentationResult | DetectionResult:
         answer = await self._manager.run(self._model_type, [request], model_id=self._model_id)
+        self.answered_by = answer.model_id
         return answer.results[0]
 
     def _wanted(self) -> list[Track]:

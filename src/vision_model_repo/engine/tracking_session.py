@@ -43,6 +43,7 @@ class TrackingSession:
         prompts: what has been meant so far, by frame.
         nbytes: memory held when it was last counted.
         tracking: whether it is being tracked right now.
+        answered_by: the checkpoint that tracked the last frame; None before the first.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class TrackingSession:
         self._found: set[int] = set()
         self._closed = False
         self.tracking = False
+        self.answered_by: str | None = None
         self._check_model()
         if len(self.phrases) > self._limits.max_phrases:
             raise InvalidInput(f"There are {len(phrases)} phrases; at most {self._limits.max_phrases} are accepted.")
@@ -84,8 +86,10 @@ class TrackingSession:
         """Says what is meant, or corrects it on another frame. A prompt replaces an earlier one on object and frame.
 
         Raises:
+            Busy: the session is being tracked.
             InvalidInput: a prompt cannot be about this video, or there are too many.
         """
+        self._check_idle()
         for prompt in prompts:
             prompt.check(self.video.height, self.video.width, self.video.frame_count)
         places = {(prompt.frame_index, prompt.object_id): prompt for prompt in (*self.prompts, *prompts)}
@@ -100,7 +104,8 @@ class TrackingSession:
             self._tracker = None
 
     def forget_prompts(self, object_id: int) -> None:
-        """Takes back all that was said about an object. Raises NotFound if nothing was."""
+        """Takes back all that was said about an object. Raises NotFound if nothing was, Busy while it is tracked."""
+        self._check_idle()
         kept = [prompt for prompt in self.prompts if prompt.object_id != object_id]
         if len(kept) == len(self.prompts):
             raise NotFound(f"No prompt is about object {object_id}.")
@@ -140,8 +145,7 @@ class TrackingSession:
             InvalidInput: there is nothing to track, or nothing in that stretch; or a frame is damaged.
             What `ModelManager.run` raises.
         """
-        if self.tracking:
-            raise Busy("This video is being tracked already. Wait for the end, or cancel it.")
+        self._check_idle()
         first, start, stop = self._stretch(start, stop, backward)
         if self._tracker is None or backward != self._backward or self._next != (stop - 1 if backward else start):
             self._begin(backward)
@@ -160,6 +164,10 @@ class TrackingSession:
         finally:
             self.tracking = False
 
+    def _check_idle(self) -> None:
+        if self.tracking:
+            raise Busy("This video is being tracked already. Wait for the end, or cancel it.")
+
     def stretch(self, start: int | None = None, stop: int | None = None, *, backward: bool = False) -> tuple[int, int]:
         """The frames that `track` would answer, the first and one past the last. Raises InvalidInput if none."""
         _, start, stop = self._stretch(start, stop, backward)
@@ -174,6 +182,7 @@ class TrackingSession:
             # It may know the frame already, and would take it for the next one.
             self._tracker = None
             raise
+        self.answered_by = self._tracker.answered_by
         self._next = index + (-1 if self._backward else 1)
         meant = {prompt.object_id for prompt in self.prompts}
         self._found |= {each.object_id for each in frame.objects} - meant

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from fastapi import Request
@@ -74,18 +74,22 @@ async def _read_form(request: Request, model: type[Options]) -> tuple[Options, l
         images = [await read_file(f"images[{index}]", file) for index, file in enumerate(form.getlist("images"))]
         if not images:
             raise InvalidInput("images is empty. Send one or more files as the form field images.")
-        fields = _fields(form, model.repeated)
+        fields = form_fields(form, model.repeated, files=("images",))
     try:
         return model.model_validate(fields), images
     except ValidationError as error:
         raise invalid_body(error) from None
 
 
-def _fields(form: FormData, repeated: frozenset[str]) -> dict[str, Any]:
-    """Form fields by name, without the images. A value that begins with a bracket is JSON."""
+def form_fields(form: FormData, repeated: frozenset[str], *, files: Collection[str]) -> dict[str, Any]:
+    """Form fields by name, without those that are files. A value that begins with a bracket is JSON.
+
+    Args:
+        repeated: those that may come more than once, or as one JSON list.
+    """
     fields: dict[str, Any] = {}
     for name in dict.fromkeys(form):
-        if name == "images":
+        if name in files:
             continue
         values = [_value(name, value) for value in form.getlist(name)]
         single = len(values) == 1 and (name not in repeated or isinstance(values[0], list))
@@ -95,7 +99,7 @@ def _fields(form: FormData, repeated: frozenset[str]) -> dict[str, Any]:
 
 def _value(name: str, value: UploadFile | str) -> Any:
     if isinstance(value, UploadFile):
-        raise InvalidInput(f"{name[:100]} is a file. Only images are sent as files.")
+        raise InvalidInput(f"{name[:100]} is a file. Only images and videos are sent as files.")
     if not value.lstrip().startswith("["):
         return value
     try:

@@ -100,15 +100,16 @@ async def read_image(source: Source, engine: Engine) -> Picture:
     if isinstance(source, ImageSource) and source.format == "id":
         stored = engine.images.get(source.data)
         return Picture(stored.encoded, stored.pixels, stored.digest)
-    if isinstance(encoded, str) and _is_url(source, encoded):
+    if isinstance(encoded, str) and is_url(encoded, source.format if isinstance(source, ImageSource) else None):
         encoded = await engine.downloader.get(encoded)
     picture = await engine.pixels.run(_decode, encoded, engine.settings.max_image_pixels)
     return replace(picture, seconds=time.perf_counter() - started)
 
 
-def _is_url(source: Source, text: str) -> bool:
-    if isinstance(source, ImageSource):
-        return source.format == "url"
+def is_url(text: str, said: str | None) -> bool:
+    """Whether what stands for a file is its URL, by what the request says of it, or by its look."""
+    if said is not None:
+        return said == "url"
     # A colon is no base64, so this can be nothing else; other schemes are refused by the downloader.
     return "://" in text[:16]
 

@@ -30,14 +30,14 @@ class Job(BaseModel):
     """A job, as it is now."""
 
     job_id: str = Field(description="Its id.", examples=["1f6d0c1e0c2a4b0d9c54f1f2b5a7e3aa"])
-    model_type: str = Field(description="Model family that it runs.", examples=["sam3"])
+    model_type: str = Field(description="Model family that it runs, or tracking.", examples=["sam3"])
     status: JobStatus = Field(description="Where it stands.", examples=["running"])
     created_at: datetime = Field(description="When it was submitted, UTC.", examples=["2026-01-31T12:00:00.000000Z"])
     completed_at: datetime | None = Field(
         description="When it finished, in whatever way; null before.", examples=["2026-01-31T12:00:04.200000Z"]
     )
-    images_done: int = Field(description="Images finished.", examples=[3])
-    images_total: int = Field(description="Images given.", examples=[8])
+    images_done: int = Field(description="Images, or frames of a video, finished.", examples=[3])
+    images_total: int = Field(description="Images given, or frames to track.", examples=[8])
     error: str | None = Field(description="Why it failed or was cancelled.", examples=[None])
 
 
@@ -67,7 +67,7 @@ def _moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-def _answer(state: JobState) -> Response:
+def answer_job(state: JobState) -> Response:
     """The job with its result as the bytes that were stored, neither parsed nor written again."""
     document = extend(write(job_of(state)), result=state.result or b"null")
     return Response(document, media_type="application/json")
@@ -90,7 +90,7 @@ async def submit(request: Request, engine: EngineDependency, model_type: str) ->
     async def work(on_progress: Progress) -> bytes:
         return await inference.answer(time.perf_counter(), on_progress)
 
-    return _answer(engine.jobs.submit(spec.model_type, work, total=len(inference.sources)))
+    return answer_job(engine.jobs.submit(spec.model_type, work, total=len(inference.sources)))
 
 
 @router.get("", response_model=dict[str, Job])
@@ -109,7 +109,7 @@ async def list_jobs(
 @router.get("/{job_id}", response_model=JobWithResult, responses=describe(404))
 async def get_job(engine: EngineDependency, job_id: str) -> Response:
     """A job and, once it is completed, its result."""
-    return _answer(engine.jobs.get(job_id))
+    return answer_job(engine.jobs.get(job_id))
 
 
 @router.delete("/{job_id}", responses=describe(404))

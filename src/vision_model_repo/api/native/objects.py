@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr
 
-from vision_model_repo.api.native.geometry import Box, Point, fit_box, fit_point
+from vision_model_repo.api.native.geometry import Box, Point, Size, fit_box, fit_point
 from vision_model_repo.api.native.masks import FoundMasks
 from vision_model_repo.api.native.task import Options
 from vision_model_repo.engine.images import MaskStore
@@ -68,21 +68,21 @@ class ObjectOptions(Options):
     def object_count(self, image: int) -> int:
         return max((len(rows[image]) for name in BY_OBJECT if (rows := getattr(self, name))), default=0)
 
-    def object_prompts(self, index: int, image: NDArray[np.uint8]) -> tuple[ObjectPrompt, ...]:
-        """What is asked about an image's objects. Raises InvalidInput for what does not lie in the image."""
-        return tuple(self._object(index, number, image) for number in range(self.object_count(index)))
+    def object_prompts(self, index: int, size: Size) -> tuple[ObjectPrompt, ...]:
+        """What is asked about the objects of an image of a size. Raises InvalidInput for what does not lie in it."""
+        return tuple(self._object(index, number, size) for number in range(self.object_count(index)))
 
-    def _object(self, index: int, number: int, image: NDArray[np.uint8]) -> ObjectPrompt:
+    def _object(self, index: int, number: int, size: Size) -> ObjectPrompt:
         at = f"[{index}][{number}]"
         given = _entry(self.points, index, number) or []
-        points = tuple(fit_point(point, image, f"points{at}[{place}]") for place, point in enumerate(given))
+        points = tuple(fit_point(point, size, f"points{at}[{place}]") for place, point in enumerate(given))
         labels = _entry(self.point_labels, index, number) or [1] * len(points)
         box = _entry(self.object_boxes, index, number)
         mask_id = _entry(self.mask_input, index, number)
         return ObjectPrompt(
             points,
             tuple(labels),
-            box=None if box is None else fit_box(box, image, f"object_boxes{at}"),
+            box=None if box is None else fit_box(box, size, f"object_boxes{at}"),
             logits=None if mask_id is None else self._recalled[mask_id],
         )
 

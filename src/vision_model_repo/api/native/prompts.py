@@ -35,10 +35,11 @@ def check_prompts(prompts: list[str] | list[list[str]], images: int, limits: Set
         if len(phrases) > limits.max_prompts:
             raise TooLarge(f"{name} has {len(phrases)} prompts; at most {limits.max_prompts} are accepted.")
         for position, phrase in enumerate(phrases):
-            _check_phrase(str(phrase), f"{name}[{position}]", limits)
+            check_phrase(str(phrase), f"{name}[{position}]", limits)
 
 
-def _check_phrase(phrase: str, name: str, limits: Settings) -> None:
+def check_phrase(phrase: str, name: str, limits: Settings) -> None:
+    """Raises InvalidInput or TooLarge for a phrase that is empty or too long."""
     if not phrase.strip():
         raise InvalidInput(f"{name} is empty. Name what to look for, such as 'person'.")
     if len(phrase) > limits.max_prompt_characters:

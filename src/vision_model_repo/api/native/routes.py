@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from vision_model_repo.api.errors import write_detail
-from vision_model_repo.api.native import health, image_routes, jobs, metrics, models
+from vision_model_repo.api.native import health, image_routes, jobs, metrics, models, tracking_jobs, tracking_routes
 from vision_model_repo.api.native.inference_routes import inference_router
 from vision_model_repo.api.protocols import Protocol
 from vision_model_repo.models.catalog import Catalog
@@ -18,6 +18,9 @@ def native_router(catalog: Catalog) -> APIRouter:
     router.include_router(models.router)
     router.include_router(image_routes.router)
     router.include_router(inference_router(catalog))
+    router.include_router(tracking_routes.router)
+    # Before the jobs of models: its path would be taken for that of a model called "tracking".
+    router.include_router(tracking_jobs.router)
     router.include_router(jobs.router)
     router.include_router(metrics.router)
     return router
@@ -29,5 +32,6 @@ NATIVE = Protocol(
     router=native_router,
     write_error=lambda refusal, scope, path: write_detail(refusal),
     open_paths=frozenset({"/", "/health", "/ready"}),
-    work_paths=("/inference/", "/jobs/submit/", "/images"),
+    work_paths=("/inference/", "/jobs/submit/", "/images", "/tracking"),
+    work_endings=("/frames", "/clip"),
 )

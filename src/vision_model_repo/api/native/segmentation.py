@@ -143,7 +143,9 @@ class NativeSegmentation(NativeTask[SegmentationOptions, SegmentationRequest, Ke
 
     def request(self, options: SegmentationOptions, index: int, picture: Picture) -> SegmentationRequest:
         boxes = options.boxes[index] if options.boxes else []
-        inside = tuple(fit_box(box, picture.pixels, f"boxes[{index}][{number}]") for number, box in enumerate(boxes))
+        height, width = picture.pixels.shape[:2]
+        size = height, width
+        inside = tuple(fit_box(box, size, f"boxes[{index}][{number}]") for number, box in enumerate(boxes))
         labels = tuple(options.box_labels[index]) if options.box_labels else (1,) * len(boxes)
         phrases = prompts_of(options.prompts or [], index) or (("",) if boxes else ())
         weights = options.resolve_overlaps
@@ -155,7 +157,7 @@ class NativeSegmentation(NativeTask[SegmentationOptions, SegmentationRequest, Ke
             threshold=options.threshold,
             mask_threshold=options.mask_threshold,
             overlap_weights=tuple(weights) if weights else None,
-            objects=options.object_prompts(index, picture.pixels),
+            objects=options.object_prompts(index, size),
             multimask=options.multimask,
             digest=picture.digest,
         )

@@ -123,6 +123,7 @@ def peer_server(module: str, probe: bytes, *, cores: Collection[int]) -> Iterato
             yield server
         finally:
             _end(server.processes())
+            process.wait()
 
 
 def _free_port() -> int:

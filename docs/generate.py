@@ -35,6 +35,7 @@ WHAT = {
     "depth": "depth of every pixel, point clouds and meshes",
     "features": "features of patches and whole images",
     "tracking": "objects followed through a video",
+    "chat": "text about images, in a conversation",
 }
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -34,7 +34,7 @@ from vision_model_repo.engine.timings import Timings
 from vision_model_repo.engine.warmup import measure_batch, warm_batches, warm_up
 from vision_model_repo.engine.worker import DeviceWorker
 from vision_model_repo.errors import Busy, InsufficientMemory, NotFound, RequestTimeout
-from vision_model_repo.models.base import Checkpoint, Model
+from vision_model_repo.models.base import Checkpoint, GenerativeModel, Model, Servable
 from vision_model_repo.models.catalog import Catalog, ModelSpec
 from vision_model_repo.models.hub import Hub
 from vision_model_repo.settings import Settings
@@ -146,6 +146,38 @@ class ModelManager:
                     return Answer(list(results), list(timings), slot.model.model_id)
         except TimeoutError:
             raise RequestTimeout(f"No answer within {seconds:g} s. Send fewer images, or submit it as a job.") from None
+
+    async def stream(
+        self, model_type: str, request: Any, *, model_id: str | None = None
+    ) -> AsyncGenerator[tuple[Any, str]]:
+        """A result as it grows, and which checkpoint gives it; the last one is whole.
+
+        Closing the iterator, which `contextlib.aclosing` does, ends the work within a step of the model.
+
+        Raises:
+            InvalidInput: the model cannot answer such a request, or not bit by bit.
+            What else `run` raises.
+        """
+        name = self.catalog[model_type].model_type
+        seconds, timings = self._settings.request_timeout_seconds, Timings()
+        deadline = time.monotonic() + seconds
+        try:
+            async with aclosing(self._grow(name, request, model_id, deadline, timings)) as results:
+                while True:
+                    # Not around the whole: whoever reads the results is not to be interrupted.
+                    async with asyncio.timeout(deadline - time.monotonic()):
+                        result = await anext(results, None)
+                    if result is None:
+                        break
+                    yield result
+        except TimeoutError:
+            late = RequestTimeout(f"The answer was not complete within {seconds:g} s. Ask for fewer tokens.")
+            self._metrics.failed(name, late)
+            raise late from None
+        except Exception as error:
+            self._metrics.failed(name, error)
+            raise
+        self._metrics.answered(name, timings)
 
     def check_available(self, model_type: str, model_id: str | None = None) -> None:
         """Raises NotFound where `run` would, as far as that is known without asking the hub."""
@@ -259,6 +291,16 @@ class ModelManager:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def _grow(
+        self, model_type: str, request: Any, model_id: str | None, deadline: float, timings: Timings
+    ) -> AsyncGenerator[tuple[Any, str]]:
+        async with (
+            self._using(model_type, model_id) as slot,
+            aclosing(self._runner.stream(slot, request, deadline, timings)) as results,
+        ):
+            async for result in results:
+                yield result, slot.model.model_id
+
     # Models in memory
 
     @asynccontextmanager
@@ -323,7 +365,7 @@ class ModelManager:
             model.max_batch,
         )
 
-    def _install(self, spec: ModelSpec, checkpoint: Checkpoint, model: Model) -> None:
+    def _install(self, spec: ModelSpec, checkpoint: Checkpoint, model: Servable) -> None:
         self.preload.loaded(spec.model_type)
         self._slots[spec.model_type] = Slot(
             spec,
@@ -347,8 +389,8 @@ class ModelManager:
         preferred = self._settings.default_model_ids.get(spec.model_type)
         return await loop.run_in_executor(self._downloads, self._hub.resolve_default, spec, preferred)
 
-    async def _read(self, spec: ModelSpec, checkpoint: Checkpoint, device: str, dtype: str) -> Model:
-        model: Model = await self._in_loader(lambda: spec.loader()(checkpoint, device=device, dtype=dtype))
+    async def _read(self, spec: ModelSpec, checkpoint: Checkpoint, device: str, dtype: str) -> Servable:
+        model: Servable = await self._in_loader(lambda: spec.loader()(checkpoint, device=device, dtype=dtype))
         try:
             await self._make_ready(spec, model)
         except BaseException:
@@ -356,11 +398,13 @@ class ModelManager:
             raise
         return model
 
-    async def _make_ready(self, spec: ModelSpec, model: Model) -> None:
+    async def _make_ready(self, spec: ModelSpec, model: Servable) -> None:
         """Tunes a model as settings want it, runs it once, and settles how many images make a batch."""
         settings, worker = self._settings, self._worker(model.device)
         if max_batch := spec.max_batch or settings.max_batch_size:
             model.max_batch = min(model.max_batch, max_batch)
+        if not isinstance(model, Model):
+            return
         tune = partial(model.tune, compiled=settings.compile_models, channels_last=settings.channels_last)
         await worker.call(tune)
         wanted = model.device.startswith("cuda") or settings.compile_models
@@ -368,6 +412,9 @@ class ModelManager:
             return
         request = example(spec.task)
         await warm_up(model, worker, request)
+        if isinstance(model, GenerativeModel):
+            # It takes one at a time, and compiles nothing.
+            return
         if not max_batch:
             model.max_batch = await measure_batch(model, worker, request)
         if settings.compile_models:
@@ -375,7 +422,7 @@ class ModelManager:
             await warm_up(model, worker, example(spec.task, request.image.shape[1], request.image.shape[0]))
             await warm_batches(model, worker, request)
 
-    async def _read_or_refuse(self, spec: ModelSpec, checkpoint: Checkpoint, device: str, dtype: str) -> Model:
+    async def _read_or_refuse(self, spec: ModelSpec, checkpoint: Checkpoint, device: str, dtype: str) -> Servable:
         try:
             return await self._read(spec, checkpoint, device, dtype)
         except Exception as error:

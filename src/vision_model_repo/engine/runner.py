@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import Future
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -23,9 +25,9 @@ from vision_model_repo.engine.devices import is_out_of_memory
 from vision_model_repo.engine.pixels import PixelThreads
 from vision_model_repo.engine.slots import Slot
 from vision_model_repo.engine.timings import Timings
-from vision_model_repo.errors import InsufficientMemory
+from vision_model_repo.errors import InsufficientMemory, InvalidInput
 from vision_model_repo.formats.images import pixel_digest
-from vision_model_repo.models.base import EncoderModel, Encoding
+from vision_model_repo.models.base import EncoderModel, Encoding, GenerativeModel, Model, RemoteModel
 
 logger = logging.getLogger(__name__)
 
@@ -72,19 +74,75 @@ class Runner:
             InsufficientMemory: it does not fit the device, with everything idle evicted.
             RequestTimeout: the deadline cannot be met.
         """
-        timings = Timings()
-        if isinstance(slot.model, EncoderModel):
-            item, raw = await self._ask(slot, slot.model, request, deadline, timings)
+        timings, model = Timings(), slot.model
+        if not isinstance(model, Model) or isinstance(model, GenerativeModel):
+            return await self._last(slot, request, deadline, timings), timings
+        if isinstance(model, EncoderModel):
+            item, raw = await self._ask(slot, model, request, deadline, timings)
         else:
-            item, raw = await self._run(slot, request, deadline, timings)
-        result, timings.post = await self._timed(slot.model.postprocess, raw, item)
+            item, raw = await self._run(slot, model, request, deadline, timings)
+        result, timings.post = await self._timed(model.postprocess, raw, item)
         return result, timings
 
-    async def _run(self, slot: Slot, request: Any, deadline: float, timings: Timings) -> tuple[Any, Any]:
+    async def _last(self, slot: Slot, request: Any, deadline: float, timings: Timings) -> Any:
+        last = None
+        async with aclosing(self.stream(slot, request, deadline, timings)) as results:
+            async for result in results:
+                last = result
+        return last
+
+    async def stream(self, slot: Slot, request: Any, deadline: float, timings: Timings) -> AsyncGenerator[Any]:
+        """A result as it grows, from a model whose results do; the last one is whole. Closing the iterator ends the
+        work within a step of the model.
+
+        Args:
+            deadline: by `time.monotonic`; a first pass that would be late does not reach the device.
+            timings: completed as things happen.
+
+        Raises:
+            InvalidInput: the model cannot answer such a request, or not in this way.
+            InsufficientMemory: it does not fit the device, with everything idle evicted.
+            RequestTimeout: the deadline cannot be met.
+        """
+        async with slot.places:
+            if isinstance(slot.model, RemoteModel):
+                async with aclosing(slot.model.stream(request)) as results:
+                    async for result in results:
+                        yield result
+            elif isinstance(slot.model, GenerativeModel):
+                async with aclosing(self._carry_on(slot, slot.model, request, deadline, timings)) as results:
+                    async for result in results:
+                        yield result
+            else:
+                raise InvalidInput(f"{slot.spec.model_type} answers at once, and not bit by bit.")
+
+    async def _carry_on(
+        self, slot: Slot, model: GenerativeModel, request: Any, deadline: float, timings: Timings
+    ) -> AsyncGenerator[Any]:
+        """Queues anew for every pass, so that other requests have their turn in between."""
+        item, timings.prepare = await self._timed(model.preprocess, request)
+        try:
+            finished = False
+            while not finished:
+                entry = Entry(item, None, deadline)
+                slot.worker.put(slot.forward, entry)
+                raw = await self._settled(slot, slot.forward, entry)
+                # What has begun is not too late for its next pass; whoever waits for the end has a clock of his own.
+                deadline = math.inf
+                timings.queue += entry.queued
+                timings.prompt += entry.ran
+                finished = model.finished(raw)
+                result, seconds = await self._timed(model.postprocess, raw, item)
+                timings.post += seconds
+                yield result
+        finally:
+            model.abandon(item)
+
+    async def _run(self, slot: Slot, model: Model, request: Any, deadline: float, timings: Timings) -> tuple[Any, Any]:
         """A model's item and output in one pass."""
         async with slot.places:
-            item, timings.prepare = await self._timed(slot.model.preprocess, request)
-            entry = Entry(item, slot.model.batch_key(item), deadline)
+            item, timings.prepare = await self._timed(model.preprocess, request)
+            entry = Entry(item, model.batch_key(item), deadline)
             slot.worker.put(slot.forward, entry)
             raw = await self._settled(slot, slot.forward, entry)
         timings.queue, timings.prompt = entry.queued, entry.ran

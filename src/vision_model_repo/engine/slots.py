@@ -9,7 +9,7 @@ from functools import partial
 
 from vision_model_repo.engine.batching import Forward, Lane
 from vision_model_repo.engine.worker import DeviceWorker
-from vision_model_repo.models.base import Checkpoint, EncoderModel, Model
+from vision_model_repo.models.base import Checkpoint, EncoderModel, GenerativeModel, Model, Servable
 from vision_model_repo.models.catalog import ModelSpec
 
 
@@ -18,8 +18,8 @@ class Slot:
 
     Attributes:
         encode: where images wait for the encoder; None for a model that has none of its own.
-        forward: where everything else waits.
-        places: bounds the images that are prepared for the device at once.
+        forward: where everything else waits. A model on another server has none.
+        places: bounds the images that are prepared for the device, or the answers that are under way, at once.
         retired: whether its memory has been given back.
 
     Args:
@@ -32,7 +32,7 @@ class Slot:
         self,
         spec: ModelSpec,
         checkpoint: Checkpoint,
-        model: Model,
+        model: Servable,
         worker: DeviceWorker,
         *,
         wait_seconds: float = 0.0,
@@ -42,8 +42,7 @@ class Slot:
         self.checkpoint = checkpoint
         self.model = model
         self.worker = worker
-        # Twice a batch: one on the device and one prepared behind it. More would only fill the memory with pixels.
-        self.places = asyncio.Semaphore(2 * model.max_batch)
+        self.places = asyncio.Semaphore(_places(model))
         self.users = 0
         self.last_used = time.monotonic()
         self.retired = False
@@ -53,14 +52,14 @@ class Slot:
         def lane(step: str, function: Forward, most: int) -> Lane:
             return Lane(function, max_batch=most, wait_seconds=wait_seconds, on_batch=partial(on_batch, step))
 
+        self.encode: Lane | None = None
+        self._lanes: list[Lane] = []
         if isinstance(model, EncoderModel):
             self.encode = lane("encode", model.encode, model.max_batch)
-            self.forward = lane("forward", model.forward, model.max_questions)
-            self._lanes = (self.encode, self.forward)
-        else:
-            self.encode = None
-            self.forward = lane("forward", model.forward, model.max_batch)
-            self._lanes = (self.forward,)
+            self._lanes.append(self.encode)
+        if isinstance(model, Model):
+            self.forward = lane("forward", model.forward, _most_in_a_pass(model))
+            self._lanes.append(self.forward)
         for each in self._lanes:
             worker.add(each)
 
@@ -84,3 +83,17 @@ class Slot:
         for lane in self._lanes:
             self.worker.remove(lane)
         await self.worker.call(self.model.unload)
+
+
+def _most_in_a_pass(model: Model) -> int:
+    if isinstance(model, EncoderModel):
+        return model.max_questions
+    # Of answers that grow, several in one pass would make all wait for each.
+    return 1 if isinstance(model, GenerativeModel) else model.max_batch
+
+
+def _places(model: Servable) -> int:
+    if isinstance(model, Model) and not isinstance(model, GenerativeModel):
+        # Twice a batch: one on the device and one prepared behind it. More would only fill the memory with pixels.
+        return 2 * model.max_batch
+    return model.max_batch

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, cast
@@ -86,14 +86,14 @@ def _count_parameters(path: Path) -> int:
     return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
 
 
-class Model(ABC, Generic[Request, Item, Raw, Result]):
-    """One loaded checkpoint on one device.
+class Servable(ABC):
+    """What can answer: a checkpoint on a device here, or a model on another server.
 
     Attributes:
         model_id: which checkpoint this is; every answer says it.
         device: such as "cpu" or "cuda:0".
         dtype: such as "float32" or "bfloat16".
-        max_batch: most items that one forward pass takes.
+        max_batch: most requests that are worked on at once.
         interface: how it is called, in the words of Pixano's `interface`; None where it does not say.
     """
 
@@ -102,6 +102,18 @@ class Model(ABC, Generic[Request, Item, Raw, Result]):
     dtype: str
     max_batch: int = 8
     interface: Mapping[str, Any] | None = None
+
+    @abstractmethod
+    def memory_bytes(self) -> int:
+        """Memory held by the weights, in bytes."""
+
+    @abstractmethod
+    def unload(self) -> None:
+        """Gives the memory back to the device. The model is not used afterwards."""
+
+
+class Model(Servable, Generic[Request, Item, Raw, Result]):
+    """One loaded checkpoint on one device; a forward pass takes `max_batch` items at most."""
 
     @abstractmethod
     def preprocess(self, request: Request) -> Item:
@@ -118,14 +130,6 @@ class Model(ABC, Generic[Request, Item, Raw, Result]):
     def batch_key(self, item: Item) -> Hashable:
         """Items with equal keys may share a forward pass: no padding, so no answer depends on its company."""
         return None
-
-    @abstractmethod
-    def memory_bytes(self) -> int:
-        """Memory held by the weights, in bytes."""
-
-    @abstractmethod
-    def unload(self) -> None:
-        """Gives the memory back to the device. The model is not used afterwards."""
 
     def tune(self, *, compiled: bool = False, channels_last: bool = False) -> None:
         """Prepares the network to run faster, before its first pass. Does nothing for a model that knows no way.
@@ -180,7 +184,39 @@ class EncoderModel(Model[Request, Item, Raw, Result], Generic[Request, Item, Raw
         return self.postprocess(self.forward([item])[0], item)
 
 
+class GenerativeModel(Model[Request, Item, Raw, Result]):
+    """A model whose answer grows step by step.
+
+    Each `forward` carries its one item on for a moment, so that others have the device in between; the item holds
+    what has been reached. Where a pass fails, the next one begins the item anew. `max_batch` is the number of items
+    that may be under way at once.
+    """
+
+    @abstractmethod
+    def finished(self, raw: Raw) -> bool:
+        """Whether there is nothing to carry on."""
+
+    @abstractmethod
+    def abandon(self, item: Item) -> None:
+        """Frees what an item holds, and ends a pass over it at its next step. Any thread may call this."""
+
+    def __call__(self, request: Request) -> Result:
+        """All steps in the calling thread, for scripts and tests."""
+        item = self.preprocess(request)
+        while not self.finished(raw := self.forward([item])[0]):
+            pass
+        return self.postprocess(raw, item)
+
+
+class RemoteModel(Servable, Generic[Request, Result]):
+    """A model that another server runs. It is asked from the event loop, and occupies no device of ours."""
+
+    @abstractmethod
+    def stream(self, request: Request) -> AsyncGenerator[Result]:
+        """The answer as it grows; the last one is whole. Whoever closes the iterator ends the work there."""
+
+
 class Loader(Protocol):
     """Reads a checkpoint onto a device; the function `load` of every family's module."""
 
-    def __call__(self, checkpoint: Checkpoint, *, device: str, dtype: str) -> Model: ...
+    def __call__(self, checkpoint: Checkpoint, *, device: str, dtype: str) -> Servable: ...

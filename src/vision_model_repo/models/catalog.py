@@ -16,7 +16,7 @@ from typing import Literal, cast
 from vision_model_repo.errors import NameTaken, NotFound
 from vision_model_repo.models.base import Loader
 
-Task = Literal["segmentation", "detection", "depth", "features", "tracking", "chat", "embedding", "ner"]
+Task = Literal["segmentation", "detection", "depth", "features", "tracking", "chat", "embedding", "ner", "classification"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +164,19 @@ BUILT_IN = (
         ),
     ),
     ModelSpec("sam3_video", "tracking", "vision_model_repo.models.video", ("facebook/sam3",)),
+    ModelSpec(
+        "vlm",
+        "chat",
+        "vision_model_repo.models.vlm",
+        (
+            "HuggingFaceTB/SmolVLM2-500M-Video-Instruct",
+            "HuggingFaceTB/SmolVLM-256M-Instruct",
+            "Qwen/Qwen3-VL-4B-Instruct",
+            "Qwen/Qwen2.5-VL-3B-Instruct",
+            "florence-community/Florence-2-base",
+        ),
+        demo="demo/vlm",
+    ),
 )
 
 ENTRY_POINT_GROUP = "vision_model_repo.models"

@@ -16,7 +16,9 @@ from typing import Literal, cast
 from vision_model_repo.errors import NameTaken, NotFound
 from vision_model_repo.models.base import Loader
 
-Task = Literal["segmentation", "detection", "depth", "features", "tracking", "chat", "embedding", "ner", "classification"]
+Task = Literal[
+    "segmentation", "detection", "depth", "features", "tracking", "chat", "embedding", "ner", "classification"
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,6 +179,43 @@ BUILT_IN = (
         ),
         demo="demo/vlm",
     ),
+    ModelSpec(
+        "text_embedding",
+        "embedding",
+        "vision_model_repo.models.text_encoder",
+        (
+            "sentence-transformers/all-MiniLM-L6-v2",
+            "intfloat/e5-small-v2",
+            "intfloat/multilingual-e5-small",
+            "BAAI/bge-small-en-v1.5",
+            "Qwen/Qwen3-Embedding-0.6B",
+        ),
+        demo="demo/minilm",
+    ),
+    ModelSpec(
+        "clip",
+        "embedding",
+        "vision_model_repo.models.clip",
+        (
+            "laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
+            "openai/clip-vit-large-patch14",
+            "google/siglip-base-patch16-224",
+            "timm/ViT-B-16-SigLIP2",
+            "Marqo/marqo-fashionSigLIP",
+        ),
+    ),
+    ModelSpec(
+        "image_classifier",
+        "classification",
+        "vision_model_repo.models.image_classifier",
+        (
+            "timm/mobilenetv4_conv_medium.e500_r256_in1k",
+            "timm/resnet50.a1_in1k",
+            "timm/tf_efficientnet_lite0.in1k",
+            "google/vit-base-patch16-224",
+        ),
+        demo="demo/efficientnet-lite0",
+    ),
 )
 
 ENTRY_POINT_GROUP = "vision_model_repo.models"

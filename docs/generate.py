@@ -27,6 +27,7 @@ GROUPS = {
     "max_batch_size": "Scheduling",
     "max_body_mb": "Input limits",
     "max_video_mb": "Videos",
+    "max_messages": "Chat",
     "max_concurrent_jobs": "Jobs",
 }
 WHAT = {
@@ -36,6 +37,8 @@ WHAT = {
     "features": "features of patches and whole images",
     "tracking": "objects followed through a video",
     "chat": "text about images, in a conversation",
+    "embedding": "vectors of texts and images",
+    "classification": "probabilities of classes",
 }
 
 

@@ -22,8 +22,8 @@ class Settings(BaseSettings):
     api_port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
     root_protocol: str = Field(
         "native",
-        description="Protocol whose paths are at the root, native or pixano; each is under its prefix as well, such as "
-        "`/pixano`, and at the root with the paths that no other one has.",
+        description="Protocol whose paths are at the root, native, openai or pixano; each is under its prefix as well, "
+        "such as `/pixano`, and at the root with the paths that no other one has.",
     )
     config_file: Path | None = Field(
         None,
@@ -178,6 +178,11 @@ class Settings(BaseSettings):
         30, ge=0, description="Frames for which an object may be hidden before it is given up."
     )
     track_birth_score: float = Field(0.5, ge=0, le=1, description="Least score of a detection that begins a track.")
+
+    # Chat
+    max_messages: int = Field(256, ge=1, description="Most messages in one conversation.")
+    max_chat_characters: int = Field(200_000, ge=1, description="Most characters of all messages together.")
+    max_new_tokens: int = Field(4096, ge=1, description="Most tokens of an answer that a request may ask for.")
 
     # Jobs
     max_concurrent_jobs: int = Field(2, ge=1, description="Jobs that run at once.")

@@ -13,6 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from vision_model_repo import __version__
 from vision_model_repo.api import errors, middleware, openapi
 from vision_model_repo.api.native.routes import NATIVE
+from vision_model_repo.api.openai.routes import OPENAI
 from vision_model_repo.api.pixano.routes import PIXANO
 from vision_model_repo.api.protocols import Protocols
 from vision_model_repo.deployments import read_config
@@ -21,7 +22,7 @@ from vision_model_repo.models.catalog import Catalog
 from vision_model_repo.serving import OneProcess, log_somewhere
 from vision_model_repo.settings import Settings
 
-PROTOCOLS = (NATIVE, PIXANO)
+PROTOCOLS = (NATIVE, OPENAI, PIXANO)
 DESCRIPTION = """
 Segmentation, detection, depth and features of images, by prompt, over HTTP.
 

@@ -134,9 +134,9 @@ class ModelManager:
             NotFound: no such model or checkpoint, or it is not loaded and AUTO_LOAD is off.
             InvalidInput: the model cannot answer such a request.
             InsufficientMemory: it does not fit, even with every idle model evicted.
-            RequestTimeout: REQUEST_TIMEOUT_SECONDS are over.
+            RequestTimeout: the deployment's time, or REQUEST_TIMEOUT_SECONDS, are over.
         """
-        seconds = self._settings.request_timeout_seconds
+        seconds = self._seconds(model_type)
         deadline = time.monotonic() + seconds
         try:
             async with asyncio.timeout(seconds):
@@ -159,7 +159,7 @@ class ModelManager:
             What else `run` raises.
         """
         name = self.catalog[model_type].model_type
-        seconds, timings = self._settings.request_timeout_seconds, Timings()
+        seconds, timings = self._seconds(name), Timings()
         deadline = time.monotonic() + seconds
         try:
             async with aclosing(self._grow(name, request, model_id, deadline, timings)) as results:
@@ -263,6 +263,10 @@ class ModelManager:
         self._loader.shutdown()
 
     # One request
+
+    def _seconds(self, model_type: str) -> float:
+        """The time for one request of a model."""
+        return self.catalog[model_type].timeout_seconds or self._settings.request_timeout_seconds
 
     async def _answer_all(
         self, slot: Slot, requests: Sequence[Any], deadline: float, on_progress: Callable[[int], None] | None

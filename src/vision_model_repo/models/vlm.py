@@ -25,12 +25,18 @@ from vision_model_repo.errors import InvalidInput, NotFound
 from vision_model_repo.models.base import Checkpoint, GenerativeModel
 from vision_model_repo.models.generation import Sampler, Writer, generate
 from vision_model_repo.models.torch_model import TorchModel, place, read, read_config, read_prompt_processor
-from vision_model_repo.tasks.chat import ChatMessage, ChatRequest, ChatResult, FinishReason, Part, TokenUsage
+from vision_model_repo.tasks.chat import (
+    USUAL_NEW_TOKENS,
+    ChatMessage,
+    ChatRequest,
+    ChatResult,
+    FinishReason,
+    Part,
+    TokenUsage,
+)
 
 PASS_SECONDS = 0.05
 """How long an answer is carried on before others may have the device; short to wait for, long beside the change."""
-USUAL_NEW_TOKENS = 512
-"""Of an answer to a request that names no limit."""
 AT_ONCE = 8
 """Answers under way at once. Each holds what its prompt left in the memory of the device."""
 

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length"]
+USUAL_NEW_TOKENS = 512
+"""Most of an answer to a request that names no limit."""
 Part = str | NDArray[np.uint8]
 """Text, or an image (H, W, 3) RGB."""
 
@@ -37,7 +39,7 @@ class ChatRequest:
 
     Attributes:
         messages: at least one.
-        max_new_tokens: most tokens of the answer; None for as many as are usual, or as the model has room for.
+        max_new_tokens: most tokens of the answer; None for as many as are usual, or as there is room for.
         temperature: 0 for the most probable token each time; above, the higher the more varied.
         top_p: share of the probability that the tokens to choose from make up together, from the most probable on.
         seed: equal ones give equal answers; None for another answer each time. Means nothing at temperature 0.

@@ -1,0 +1,28 @@
+"""All routes of the OpenAI protocol."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from vision_model_repo.api.openai import completions, models
+from vision_model_repo.api.openai.errors import write_error
+from vision_model_repo.api.protocols import Protocol
+from vision_model_repo.models.catalog import Catalog
+
+
+def openai_router(catalog: Catalog) -> APIRouter:
+    """The protocol; its paths are the same for every catalog."""
+    router = APIRouter()
+    router.include_router(completions.router)
+    router.include_router(models.router)
+    return router
+
+
+OPENAI = Protocol(
+    name="openai",
+    title="OpenAI",
+    router=openai_router,
+    write_error=write_error,
+    work_paths=("/v1/chat/",),
+    own_paths=("/v1/chat/",),
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 
@@ -104,9 +105,9 @@ class Engine:
     async def close(self) -> None:
         """Refuses new work, lets what runs finish within the grace time, then frees everything."""
         grace = self.settings.shutdown_grace_seconds
-        if left := await self.admission.close(grace):
+        left, _ = await asyncio.gather(self.admission.close(grace), self.jobs.close(grace))
+        if left:
             logger.warning("%d requests did not finish in time and are dropped", left)
-        await self.jobs.close(grace)
         await self.manager.close()
         await self.downloader.aclose()
         self.pixels.close()

@@ -11,7 +11,13 @@ from vision_model_repo.formats.masks import RunLengths, encode_mask
 from vision_model_repo.models.base import Checkpoint, Model
 from vision_model_repo.models.catalog import Catalog, ModelSpec
 from vision_model_repo.tasks.detection import DetectionRequest, DetectionResult
-from vision_model_repo.tasks.segmentation import Instances, ObjectMasks, SegmentationRequest, SegmentationResult
+from vision_model_repo.tasks.segmentation import (
+    Instances,
+    ObjectMasks,
+    ObjectPrompt,
+    SegmentationRequest,
+    SegmentationResult,
+)
 
 COLORS = {"red": (220, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220)}
 FORWARDS: list[int] = []
@@ -41,7 +47,7 @@ class Colorful(Model[Any, Any, list[tuple[str, RunLengths]], Any]):
             tuple(
                 _instances([mask for name, mask in raw if prompt.text in (name, "object")]) for prompt in item.prompts
             ),
-            tuple(_clicked(each.points[0], raw) for each in item.objects) if "clicking" in self.model_id else (),
+            tuple(_clicked(each, raw) for each in item.objects) if "clicking" in self.model_id else (),
         )
 
     def memory_bytes(self) -> int:
@@ -61,8 +67,9 @@ def _instances(masks: list[RunLengths]) -> Instances:
     return Instances(np.ones(len(masks), np.float32), boxes, tuple(masks))
 
 
-def _clicked(point: tuple[float, float], raw: list[tuple[str, RunLengths]]) -> ObjectMasks:
-    x, y = (int(value) for value in point)
+def _clicked(prompt: ObjectPrompt, raw: list[tuple[str, RunLengths]]) -> ObjectMasks:
+    left, top, right, bottom = prompt.box or (*prompt.points[0], *prompt.points[0])
+    x, y = int(left + right) // 2, int(top + bottom) // 2
     masks = [mask for _, mask in raw if mask.to_dense()[y, x]]
     found = _instances(masks)
     return ObjectMasks(

@@ -30,10 +30,25 @@ from vision_model_repo.errors import InvalidInput, NotFound
 from vision_model_repo.formats.masks import from_coco_rle
 from vision_model_repo.models.base import Checkpoint, Loader, Model
 from vision_model_repo.models.catalog import ModelSpec, Task
+from vision_model_repo.tasks.chat import ChatRequest, ChatResult, Part, TokenUsage
 from vision_model_repo.tasks.detection import DetectionRequest, DetectionResult
 from vision_model_repo.tasks.embedding import EmbeddingRequest, EmbeddingResult
 from vision_model_repo.tasks.ner import Entity, NerRequest, NerResult
 from vision_model_repo.tasks.segmentation import ObjectMasks, SegmentationRequest, SegmentationResult
+
+USUAL_NEW_TOKENS = 256
+"""Most tokens of an answer where the request does not say."""
+WRONG_PARAMETERS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    OSError,
+    TypeError,
+    ValueError,
+)
+"""What a class may raise whose parameters make no sense to it, or name what is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +135,8 @@ class Adapter(ABC):
         """The plugin's input. Raises InvalidInput for a request that it has no words for."""
 
     @abstractmethod
-    def read(self, output: Any, size: tuple[int, int]) -> Any:
-        """Our result, from an output about an image of this height and width."""
+    def read(self, output: Any) -> Any:
+        """Our result."""
 
 
 class DetectionAdapter(Adapter):
@@ -133,7 +148,7 @@ class DetectionAdapter(Adapter):
             text_threshold=request.text_threshold,
         )
 
-    def read(self, output: schemas.DetectionOutput, size: tuple[int, int]) -> DetectionResult:
+    def read(self, output: schemas.DetectionOutput) -> DetectionResult:
         boxes = np.array(output.boxes, np.float32).reshape(-1, 4)
         return DetectionResult(boxes, np.array(output.scores, np.float32), tuple(output.classes))
 
@@ -160,7 +175,7 @@ class SegmentationAdapter(Adapter):
             return_logits=True,
         )
 
-    def read(self, output: schemas.SegmentationOutput, size: tuple[int, int]) -> SegmentationResult:
+    def read(self, output: schemas.SegmentationOutput) -> SegmentationResult:
         scores = output.scores.to_numpy().reshape(len(output.masks) or 1, -1)
         logits = None if output.mask_logits is None else output.mask_logits.to_numpy()
         return SegmentationResult(
@@ -176,7 +191,7 @@ class EmbeddingAdapter(Adapter):
             normalize=request.normalize,
         )
 
-    def read(self, output: schemas.EmbeddingOutput, size: tuple[int, int]) -> EmbeddingResult:
+    def read(self, output: schemas.EmbeddingOutput) -> EmbeddingResult:
         return EmbeddingResult(output.embeddings.to_numpy())
 
 
@@ -184,8 +199,32 @@ class NerAdapter(Adapter):
     def ask(self, request: NerRequest) -> schemas.NERInput:
         return schemas.NERInput(text=request.text)
 
-    def read(self, output: schemas.NEROutput, size: tuple[int, int]) -> NerResult:
+    def read(self, output: schemas.NEROutput) -> NerResult:
         return NerResult(tuple(Entity(**entity.model_dump()) for entity in output.entities))
+
+
+class VlmAdapter(Adapter):
+    def ask(self, request: ChatRequest) -> schemas.VLMInput:
+        """A plain prompt as such; a conversation as chat templates read it, with its images beside it, in order."""
+        prompt: str | list[dict[str, Any]] = [
+            {"role": message.role, "content": [_spelled(part) for part in message.parts]}
+            for message in request.messages
+        ]
+        if len(request.messages) == 1 and request.messages[0].role == "user":
+            prompt = "\n".join(request.messages[0].texts)
+        images = [_file(image) for message in request.messages for image in message.images]
+        return schemas.VLMInput.model_validate(
+            {
+                "prompt": prompt,
+                "images": images or None,
+                "max_new_tokens": request.max_new_tokens or USUAL_NEW_TOKENS,
+                "temperature": request.temperature,
+            }
+        )
+
+    def read(self, output: schemas.VLMOutput) -> ChatResult:
+        usage = TokenUsage(output.usage.prompt_tokens, output.usage.completion_tokens)
+        return ChatResult(output.generated_text, "stop", usage)
 
 
 TASKS: Mapping[str, Task] = {
@@ -193,24 +232,18 @@ TASKS: Mapping[str, Task] = {
     "segmentation": "segmentation",
     "embedding": "embedding",
     "ner": "ner",
+    "vlm": "chat",
 }
 ADAPTERS: Mapping[str, Adapter] = {
     "detection": DetectionAdapter(),
     "segmentation": SegmentationAdapter(),
     "embedding": EmbeddingAdapter(),
     "ner": NerAdapter(),
+    "vlm": VlmAdapter(),
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """A plugin's input, and the height and width of the image that it is about."""
-
-    input: Any
-    size: tuple[int, int]
-
-
-class PixanoModel(Model[Any, Item, Any, Any]):
+class PixanoModel(Model[Any, Any, Any, Any]):
     """A plugin's model. Its `predict` runs on the device's thread, as a network of ours would."""
 
     def __init__(self, config: ModelDeploymentConfig, device: str, dtype: str) -> None:
@@ -219,21 +252,23 @@ class PixanoModel(Model[Any, Item, Any, Any]):
         self.max_batch = config.max_batch_size
         self._adapter = ADAPTERS[config.capability]
         self._model: Any = ModelClassRegistry.get(config.model_class)(config)
-        self._model.load_model()
+        try:
+            self._model.load_model()
+        except WRONG_PARAMETERS as error:
+            raise NotFound(
+                f"{config.model_class} does not load with these parameters. {type(error).__name__}: {error}"
+            ) from error
         interface = self._model.interface
         self.interface = None if interface is None else interface.model_dump(mode="json", by_alias=True)
 
-    def preprocess(self, request: Any) -> Item:
-        image = getattr(request, "image", None)
-        return Item(self._adapter.ask(request), image.shape[:2] if image is not None else (0, 0))
+    def preprocess(self, request: Any) -> Any:
+        return self._adapter.ask(request)
 
-    def forward(self, items: Sequence[Item]) -> Sequence[Any]:
-        if len(items) == 1:
-            return [self._model.predict(items[0].input)]
-        return self._model.predict_batch([item.input for item in items])
+    def forward(self, items: Sequence[Any]) -> Sequence[Any]:
+        return [self._model.predict(items[0])] if len(items) == 1 else self._model.predict_batch(list(items))
 
-    def postprocess(self, raw: Any, item: Item) -> Any:
-        return self._adapter.read(raw, item.size)
+    def postprocess(self, raw: Any, item: Any) -> Any:
+        return self._adapter.read(raw)
 
     def memory_bytes(self) -> int:
         """0: what a plugin holds, only itself knows."""
@@ -255,6 +290,10 @@ def _file(image: NDArray[np.uint8]) -> bytes:
     buffer = BytesIO()
     Image.fromarray(image).save(buffer, "BMP")
     return buffer.getvalue()
+
+
+def _spelled(part: Part) -> dict[str, Any]:
+    return {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"}
 
 
 def _object(masks: Sequence[Any], scores: NDArray[np.float32], logits: NDArray[np.float32] | None, index: int) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw
@@ -15,6 +14,68 @@ from vision_model_repo.api.server import create_app
 
 FRAMES = 8
 """Frames of the clip."""
+CONFIG = """
+import numpy as np
+from pixano_inference.configs import DeploymentConfig, ModelConfig
+from pixano_inference.models import DetectionModel, EmbeddingModel, NERModel, VLMModel
+from pixano_inference.schemas import (
+    DetectionInput, DetectionInterface, DetectionOutput, EmbeddingInput, EmbeddingOutput, NDArrayFloat, NEREntity,
+    NERInput, NEROutput, UsageInfo, VLMInput, VLMOutput,
+)
+from pixano_inference.utils.media import convert_string_to_image
+
+
+class Reds(DetectionModel):
+    interface = DetectionInterface(classes="closed", class_names=["red"], outputs=["box", "score", "class"])
+
+    def load_model(self):
+        self.least = self.config.model_params["least"]
+
+    def predict(self, input: DetectionInput) -> DetectionOutput:
+        image = convert_string_to_image(input.image).convert("RGB")
+        red, green, _ = image.split()
+        box = red.point(lambda value: 255 * (value >= self.least)).getbbox()
+        if box is None:
+            return DetectionOutput(boxes=[], scores=[], classes=[])
+        return DetectionOutput(boxes=[box], scores=[0.9], classes=["red"])
+
+
+class Capitals(NERModel):
+    def load_model(self): ...
+
+    def predict(self, input: NERInput) -> NEROutput:
+        words = [word for word in input.text.split() if word[0].isupper()]
+        starts = [input.text.index(word) for word in words]
+        return NEROutput(entities=[
+            NEREntity(text=word, label="name", start=start, end=start + len(word), score=1.0)
+            for word, start in zip(words, starts)
+        ])
+
+
+class Lengths(EmbeddingModel):
+    def load_model(self): ...
+
+    def predict(self, input: EmbeddingInput) -> EmbeddingOutput:
+        texts = [input.text] if isinstance(input.text, str) else input.text
+        return EmbeddingOutput(embeddings=NDArrayFloat.from_numpy(np.array([[len(text)] for text in texts])), dim=1)
+
+
+class Parrot(VLMModel):
+    def load_model(self): ...
+
+    def predict(self, input: VLMInput) -> VLMOutput:
+        sizes = [convert_string_to_image(image).size for image in input.images or []]
+        usage = UsageInfo(prompt_tokens=2, completion_tokens=3, total_tokens=5)
+        return VLMOutput(generated_text=f"{input.prompt} {sizes}", usage=usage)
+
+
+models = [
+    ModelConfig(name="reds", model_class=Reds, model_params={"least": 150}, deployment=DeploymentConfig(num_cpus=1)),
+    ModelConfig(name="capitals", model_class=Capitals),
+    ModelConfig(name="lengths", model_class=Lengths),
+    ModelConfig(name="parrot", model_class=Parrot),
+]
+"""
 
 
 def frame(index: int) -> bytes:
@@ -32,11 +93,13 @@ def clip() -> list[str]:
     return [f"data:image/png;base64,{b64(frame(index))}" for index in range(FRAMES)]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def colors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """A live server whose models are `segmenter` and `detector`."""
-    checkpoint = write_checkpoint(Path(tmp_path_factory.mktemp("colors")) / "plain")
-    default = dict.fromkeys(("segmenter", "detector", "other"), checkpoint)
-    app = create_app(settings_of(default_model_ids=default, max_concurrent_jobs=1), catalog=colorful.catalog())
+    """A live server whose models are `segmenter` and `detector`, and those of a configuration file of Pixano's."""
+    folder = tmp_path_factory.mktemp("colors")
+    (folder / "models.py").write_text(CONFIG)
+    default = dict.fromkeys(("segmenter", "detector", "other"), write_checkpoint(folder / "clicking"))
+    settings = settings_of(default_model_ids=default, config_file=folder / "models.py", max_concurrent_jobs=1)
+    app = create_app(settings, catalog=colorful.catalog())
     with LiveServer(app) as server:
         yield server

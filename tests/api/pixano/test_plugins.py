@@ -12,71 +12,19 @@ import pytest
 from pixano_inference import schemas
 from pixano_inference.client import PixanoInferenceError, SyncPixanoInferenceClient
 
-from tests.api.conftest import LiveServer, b64, encoded, png, settings_of
+from tests.api.conftest import LiveServer, b64, encoded, png
 from tests.api.pixano.conftest import frame
-from vision_model_repo.api.server import create_app
-from vision_model_repo.models.catalog import BUILT_IN, Catalog
 
 CLIP = {
     "embed_dim": 16,
     "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 16},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
 }
-CONFIG = """
-from pixano_inference.configs import DeploymentConfig, ModelConfig
-from pixano_inference.models import DetectionModel, NERModel
-from pixano_inference.schemas import (
-    DetectionInput, DetectionInterface, DetectionOutput, NEREntity, NERInput, NEROutput
-)
-from pixano_inference.utils.media import convert_string_to_image
-
-
-class Reds(DetectionModel):
-    interface = DetectionInterface(classes="closed", class_names=["red"], outputs=["box", "score", "class"])
-
-    def load_model(self):
-        self.least = self.config.model_params["least"]
-
-    def predict(self, input: DetectionInput) -> DetectionOutput:
-        image = convert_string_to_image(input.image).convert("RGB")
-        red, green, _ = image.split()
-        box = red.point(lambda value: 255 * (value >= self.least)).getbbox()
-        if box is None:
-            return DetectionOutput(boxes=[], scores=[], classes=[])
-        return DetectionOutput(boxes=[box], scores=[0.9], classes=["red"])
-
-
-class Capitals(NERModel):
-    def load_model(self): ...
-
-    def predict(self, input: NERInput) -> NEROutput:
-        words = [word for word in input.text.split() if word[0].isupper()]
-        starts = [input.text.index(word) for word in words]
-        return NEROutput(entities=[
-            NEREntity(text=word, label="name", start=start, end=start + len(word), score=1.0)
-            for word, start in zip(words, starts)
-        ])
-
-
-models = [
-    ModelConfig(name="reds", model_class=Reds, model_params={"least": 150}, deployment=DeploymentConfig(num_cpus=1)),
-    ModelConfig(name="capitals", model_class=Capitals),
-]
-"""
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    path = tmp_path_factory.mktemp("config") / "models.py"
-    path.write_text(CONFIG)
-    app = create_app(settings_of(config_file=path, root_protocol="pixano"), catalog=Catalog(BUILT_IN))
-    with LiveServer(app) as server:
-        yield server
 
 
 @pytest.fixture
-def client(server: LiveServer) -> Iterator[SyncPixanoInferenceClient]:
-    with SyncPixanoInferenceClient.connect(server.url, max_retries=0) as client:
+def client(colors: LiveServer) -> Iterator[SyncPixanoInferenceClient]:
+    with SyncPixanoInferenceClient.connect(colors.url, max_retries=0) as client:
         yield client
 
 
@@ -114,9 +62,9 @@ def test_names_in_a_text(client: SyncPixanoInferenceClient) -> None:
 def test_large_pictures_reach_a_plugin(client: SyncPixanoInferenceClient) -> None:
     from PIL import Image
 
-    picture = Image.new("RGB", (6000, 4000), "red")
-    answer = client.detection(schemas.DetectionRequest(model="reds", image=uri(encoded(picture))))
-    assert answer.data.boxes == [[0, 0, 6000, 4000]]
+    picture = Image.new("RGB", (5000, 3600), "red")
+    answer = client.detection(schemas.DetectionRequest(model="reds", image=uri(encoded(picture, "JPEG"))))
+    assert answer.data.boxes == [[0, 0, 5000, 3600]]
 
 
 def test_an_installed_plugin_embeds_images_and_texts(client: SyncPixanoInferenceClient, tmp_path: Path) -> None:

@@ -54,9 +54,9 @@ class PixanoEmbedding(Capability[PixanoEmbeddingRequest]):
         _check(len(images), body.texts, engine.settings)
         calls = [partial(read_picture, image, engine, f"image[{index}]") for index, image in enumerate(images)]
         request = EmbeddingRequest(tuple(await gather_or_cancel(calls)), body.texts, body.normalize)
-        answer = await engine.manager.run(spec.model_type, [request])
-        result: EmbeddingResult = answer.results[0]
-        return {"embeddings": result.vectors, "dim": result.vectors.shape[1]}
+        answer = await engine.manager.run(spec.model_type, request.split())
+        vectors = EmbeddingResult.join(answer.results).vectors
+        return {"embeddings": vectors, "dim": vectors.shape[1]}
 
 
 def _listed(given: list[str] | str | None) -> tuple[str, ...]:

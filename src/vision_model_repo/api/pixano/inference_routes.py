@@ -22,9 +22,10 @@ from vision_model_repo.api.pixano.schemas import PixanoAnswer
 from vision_model_repo.api.pixano.segmentation import PixanoSegmentation
 from vision_model_repo.api.pixano.task import Capability
 from vision_model_repo.api.pixano.tracking import PixanoTracking
+from vision_model_repo.api.pixano.vlm import PixanoVlm
 from vision_model_repo.api.pixano.wire import DOCUMENTED, V1, Dialect
 from vision_model_repo.api.wire import write, write_object
-from vision_model_repo.errors import NotFound, RequestTimeout
+from vision_model_repo.errors import RequestTimeout
 from vision_model_repo.models.catalog import ModelSpec
 
 PROBLEMS = describe(400, 401, 403, 404, 413, 415, 422, 429, 500, 503, 504, 507)
@@ -34,9 +35,8 @@ SPOKEN: tuple[Capability[Any], ...] = (
     PixanoTracking(),
     PixanoNer(),
     PixanoEmbedding(),
+    PixanoVlm(),
 )
-UNSPOKEN = ("vlm",)
-"""Capabilities of the protocol that no model of this server has."""
 IN_THE_DOCUMENTATION = ("segmentation", "detection", "tracking", "vlm")
 
 
@@ -47,8 +47,6 @@ def inference_router() -> APIRouter:
         _add_routes(router, capability, f"/v1/inference/{capability.name}", "/binary", V1)
         if capability.name in IN_THE_DOCUMENTATION:
             _add_routes(router, capability, f"/inference/{capability.name}/", "binary", DOCUMENTED)
-    for name in UNSPOKEN:
-        _refuse(router, name)
     return router
 
 
@@ -72,16 +70,6 @@ def _add_routes(router: APIRouter, capability: Capability[Any], path: str, binar
         extra = describe_form(capability.body, capability.media)
         summary = f"{title}, media as files"
         router.add_api_route(f"{path}{binary}", upload, summary=summary, openapi_extra=extra, **described)
-
-
-def _refuse(router: APIRouter, name: str) -> None:
-    async def refuse() -> None:
-        raise NotFound(f"No model for {name} is deployed on this server.")
-
-    paths = [f"/v1/inference/{name}", f"/v1/inference/{name}/binary"]
-    paths += [f"/inference/{name}/"] if name in IN_THE_DOCUMENTATION else []
-    for path in paths:
-        router.add_api_route(path, refuse, methods=["POST"], summary=f"{name}: 404", response_model=None)
 
 
 async def _answer(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from vision_model_repo.api.native.geometry import Box, Point, Size, fit_box, fit_point
 from vision_model_repo.api.pixano.media import Media, read_picture
 from vision_model_repo.api.pixano.task import Capability, CapabilityRequest
 from vision_model_repo.api.pixano.wire import WireArray
@@ -17,9 +18,6 @@ from vision_model_repo.errors import InvalidInput, TooLarge
 from vision_model_repo.models.catalog import ModelSpec
 from vision_model_repo.settings import Settings
 from vision_model_repo.tasks.segmentation import ObjectMasks, ObjectPrompt, SegmentationRequest, SegmentationResult
-
-Point = tuple[float, float]
-Box = tuple[float, float, float, float]
 
 
 class PixanoSegmentationRequest(CapabilityRequest):
@@ -68,14 +66,19 @@ class PixanoSegmentationRequest(CapabilityRequest):
         if self.labels and not self.points:
             raise InvalidInput("There are labels, but no points.")
 
-    def prompts(self) -> tuple[ObjectPrompt, ...]:
+    def prompts(self, size: Size) -> tuple[ObjectPrompt, ...]:
+        """What is meant in an image of a size. Raises InvalidInput for what lies outside it."""
         logits = None if self.mask_input is None else _per_prompt(self.mask_input, self.count)
-        return tuple(self._prompt(index, None if logits is None else logits[index]) for index in range(self.count))
+        return tuple(
+            self._prompt(index, size, None if logits is None else logits[index]) for index in range(self.count)
+        )
 
-    def _prompt(self, index: int, logits: NDArray[np.float32] | None) -> ObjectPrompt:
-        points = tuple(self.points[index]) if self.points else ()
+    def _prompt(self, index: int, size: Size, logits: NDArray[np.float32] | None) -> ObjectPrompt:
+        given = self.points[index] if self.points else []
+        points = tuple(fit_point(point, size, f"points[{index}][{place}]") for place, point in enumerate(given))
         labels = tuple(self.labels[index]) if self.labels else (1,) * len(points)
-        return ObjectPrompt(points, labels, box=self.boxes[index] if self.boxes else None, logits=logits)
+        box = clip_box(self.boxes[index], size, f"boxes[{index}]") if self.boxes else None
+        return ObjectPrompt(points, labels, box=box, logits=logits)
 
 
 class PixanoSegmentation(Capability[PixanoSegmentationRequest]):
@@ -86,12 +89,20 @@ class PixanoSegmentation(Capability[PixanoSegmentationRequest]):
         self, engine: Engine, spec: ModelSpec, body: PixanoSegmentationRequest, files: Sequence[Media]
     ) -> Any:
         body.check(engine.settings)
-        prompts = body.prompts()
         image = await read_picture(files[0] if files else body.image, engine, "image")
+        height, width = image.shape[:2]
+        prompts = body.prompts((height, width))
         request = SegmentationRequest(image, (), objects=prompts, multimask=body.multimask_output)
         answer = await engine.manager.run(spec.model_type, [request])
         result: SegmentationResult = answer.results[0]
         return _data(result.objects, body)
+
+
+def clip_box(box: Box, size: Size, name: str) -> Box:
+    """What of a box lies in an image of a size, since it may be drawn over the edge. Raises InvalidInput where none."""
+    height, width = size
+    x0, y0, x1, y1 = box
+    return fit_box((max(0.0, x0), max(0.0, y0), min(float(width), x1), min(float(height), y1)), size, name)
 
 
 def _per_prompt(given: WireArray, count: int) -> NDArray[np.float32]:

@@ -8,22 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from vision_model_repo.api.concurrency import gather_or_cancel
+from vision_model_repo.api.native.geometry import Box, Point, Size, fit_point
 from vision_model_repo.api.pixano.detection import check_phrases
 from vision_model_repo.api.pixano.media import Media, read_media, read_video
-from vision_model_repo.api.pixano.segmentation import Box, Point
+from vision_model_repo.api.pixano.segmentation import clip_box
 from vision_model_repo.api.pixano.task import Capability, CapabilityRequest, capability_of
 from vision_model_repo.api.pixano.wire import WireMask, WireModel
 from vision_model_repo.engine.engine import Engine
 from vision_model_repo.engine.trackers import ANYTHING
 from vision_model_repo.engine.tracking_session import TrackingSession
-from vision_model_repo.errors import InvalidInput, NotFound
+from vision_model_repo.errors import InvalidInput, NotFound, TooLarge
 from vision_model_repo.formats.video import PictureSequence, Video, open_video
 from vision_model_repo.models.catalog import ModelSpec
 from vision_model_repo.settings import Settings
@@ -61,8 +62,7 @@ class TrackMeaning(WireModel):
     mask: WireMask | None = Field(None, description="Mask of the object; then no points and no box.")
 
     def to_prompt(self, frame_index: int, object_id: int) -> TrackPrompt:
-        points = self.points or []
-        box = self.box
+        points, box = self.points or [], self.box
         meant = ObjectPrompt(
             tuple((point.x, point.y) for point in points),
             tuple(point.label for point in points),
@@ -150,11 +150,21 @@ class PixanoTrackingRequest(CapabilityRequest):
     def phrases(self) -> tuple[str, ...]:
         return (self.classes,) if isinstance(self.classes, str) else tuple(self.classes or ())
 
-    def to_prompts(self) -> list[TrackPrompt]:
-        if self.keyframes is not None:
+    def check(self, limits: Settings) -> None:
+        """Raises TooLarge for more points on one object than are accepted."""
+        meant = [frame.prompts or frame for frame in self.keyframes or []]
+        most = max(map(len, [*(each.points or [] for each in meant), *(self.points or [])]), default=0)
+        if most > limits.max_points:
+            raise TooLarge(f"A prompt has {most} points; at most {limits.max_points} are accepted.")
+
+    def to_prompts(self, size: Size) -> list[TrackPrompt]:
+        """What is meant in a video of a size. Raises InvalidInput for what lies outside it."""
+        if self.keyframes is None:
+            prompts = [self._listed(index) for index in range(len(self.objects_ids))]
+        else:
             pairs = zip(self.keyframes, self.objects_ids, strict=True)
-            return [(frame.prompts or frame).to_prompt(frame.frame_index, object_id) for frame, object_id in pairs]
-        return [self._listed(index) for index in range(len(self.objects_ids))]
+            prompts = [(frame.prompts or frame).to_prompt(frame.frame_index, object_id) for frame, object_id in pairs]
+        return [replace(prompt, prompt=_fit(prompt, size)) for prompt in prompts]
 
     def _listed(self, index: int) -> TrackPrompt:
         points = tuple(self.points[index]) if self.points else ()
@@ -213,9 +223,11 @@ class PixanoTracking(Capability[PixanoTrackingRequest]):
     ) -> Track:
         """Fetches the video and checks all that can be known before it is tracked."""
         check_phrases(body.phrases, engine)
-        prompts = body.to_prompts()
+        body.check(engine.settings)
+        video = await _read_video(engine, files or body.video)
+        prompts = body.to_prompts((video.height, video.width))
         session = engine.tracking.open(
-            await _read_video(engine, files or body.video),
+            video,
             spec.model_type,
             phrases=body.phrases if body.phrases or prompts else (ANYTHING,),
             prompts=prompts,
@@ -232,6 +244,12 @@ class PixanoTracking(Capability[PixanoTrackingRequest]):
         if (spec := catalog[name]).task not in ABLE:
             raise InvalidInput(f"Model {name[:80]!r} is for {capability_of(spec) or spec.task}, and cannot track.")
         return spec
+
+
+def _fit(prompt: TrackPrompt, size: Size) -> ObjectPrompt:
+    meant, name = prompt.prompt, f"The prompt of object {prompt.object_id}"
+    points = tuple(fit_point(point, size, f"{name}: point {place}") for place, point in enumerate(meant.points))
+    return replace(meant, points=points, box=None if meant.box is None else clip_box(meant.box, size, f"{name}: box"))
 
 
 async def _read_video(engine: Engine, given: Sequence[Media] | str) -> Video:

@@ -19,7 +19,7 @@ import numpy as np
 import pybase64
 
 from benchmarks.contenders import our_json
-from benchmarks.load import Connection, background, closed_loop, json_request, request, run
+from benchmarks.load import Connection, Load, background, closed_loop, json_request, request, run
 from benchmarks.pictures import fresh_base64
 from benchmarks.report import at_most, percentile, print_table
 from benchmarks.server import DUMMY_APP, Server, our_server
@@ -71,8 +71,8 @@ def main() -> None:
     )
     if options.minutes:
         with our_server(LOG_LEVEL="WARNING") as server:
-            resident = run(mixed_load(server, 60 * options.minutes))
-        print_growth(options.minutes, resident)
+            resident, load = run(mixed_load(server, 60 * options.minutes))
+        print_growth(options.minutes, resident, load)
 
 
 def ratio(parts: Sequence[Part], calls: str) -> float:
@@ -106,7 +106,7 @@ async def timed(connection: Connection, request: bytes, times: list[float]) -> d
     return json.loads(answer)
 
 
-async def mixed_load(server: Server, seconds: float) -> list[float]:
+async def mixed_load(server: Server, seconds: float) -> tuple[list[float], Load]:
     """Resident MB, sampled while four clients ask four models about images that are new and images that are not."""
     await closed_loop(server.url, [next(requests) for requests in mixed()], clients=1)
     resident: list[float] = []
@@ -116,8 +116,10 @@ async def mixed_load(server: Server, seconds: float) -> list[float]:
         while time.monotonic() < until:
             await asyncio.sleep(SAMPLE_SECONDS)
             resident.append(server.resident_mb())
-    assert all(load.times and not load.errors for load in loads), "some requests failed"
-    return resident
+    together = Load()
+    for load in loads:
+        together.add(load)
+    return resident, together
 
 
 def mixed() -> Iterator[Iterator[bytes]]:
@@ -133,7 +135,7 @@ def row(jobs: int, part: Part) -> tuple[str, ...]:
     return str(jobs), *latencies, f"{part.resident_mb:.0f}"
 
 
-def print_growth(minutes: float, resident: list[float]) -> None:
+def print_growth(minutes: float, resident: list[float], load: Load) -> None:
     quarter = len(resident) // 4
     quarters = [mean(resident[number * quarter : (number + 1) * quarter]) for number in range(4)]
     print_table(
@@ -144,9 +146,10 @@ def print_growth(minutes: float, resident: list[float]) -> None:
             for number, average in enumerate(quarters)
         ),
         notes=[
+            f"{len(load.times)} answers, {load.errors} errors",
             at_most(
                 "the last quarter's mean over the second's", 100 * (quarters[3] / quarters[1] - 1), GOAL_PERCENT, " %"
-            )
+            ),
         ],
     )
 

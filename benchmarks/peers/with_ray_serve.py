@@ -3,8 +3,7 @@
 python -m benchmarks.peers.with_ray_serve PORT
 """
 
-from __future__ import annotations
-
+# Without postponed annotations: replicas get the endpoints by value, and FastAPI could not look their names up there.
 import os
 import signal
 import sys

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from itertools import chain, repeat
+from itertools import repeat
 from statistics import mean
 
 import numpy as np
@@ -27,6 +27,8 @@ from vision_model_repo.formats.images import encode_jpeg
 
 PARTS = 5
 SAMPLE_SECONDS = 1.0
+CACHE_MB = "64"
+"""Of encodings: little, so that it is full within minutes, and what grows afterwards grows for another reason."""
 GOAL_PERCENT = 2.0
 GOAL_TIMES = 1.1
 """By which a call may take longer in the end and still be called flat: a quiet machine varies by as much."""
@@ -70,7 +72,7 @@ def main() -> None:
         ],
     )
     if options.minutes:
-        with our_server(LOG_LEVEL="WARNING") as server:
+        with our_server(LOG_LEVEL="WARNING", CACHE_HOST_MB=CACHE_MB) as server:
             resident, load = run(mixed_load(server, 60 * options.minutes))
         print_growth(options.minutes, resident, load)
 
@@ -108,10 +110,10 @@ async def timed(connection: Connection, request: bytes, times: list[float]) -> d
 
 async def mixed_load(server: Server, seconds: float) -> tuple[list[float], Load]:
     """Resident MB, sampled while four clients ask four models about images that are new and images that are not."""
-    await closed_loop(server.url, [next(requests) for requests in mixed()], clients=1)
+    await closed_loop(server.url, [next(each) for each in mixed()], clients=1)
     resident: list[float] = []
     async with AsyncExitStack() as running:
-        loads = [await running.enter_async_context(background(server.url, requests, clients=1)) for requests in mixed()]
+        loads = [await running.enter_async_context(background(server.url, each, clients=1)) for each in mixed()]
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             await asyncio.sleep(SAMPLE_SECONDS)
@@ -122,12 +124,15 @@ async def mixed_load(server: Server, seconds: float) -> tuple[list[float], Load]
     return resident, together
 
 
-def mixed() -> Iterator[Iterator[bytes]]:
-    """For each model, requests without end: about one picture three times, and then about another."""
-    for model, options in MIXED.items():
-        body = {**options, "model_id": f"demo/{model}"}
-        pictures = chain.from_iterable(repeat(picture, 3) for picture in fresh_base64(640, 480))
-        yield (json_request(f"/inference/{model}", {**body, "images": [picture]}) for picture in pictures)
+def mixed() -> list[Iterator[bytes]]:
+    return [requests(model) for model in MIXED]
+
+
+def requests(model: str) -> Iterator[bytes]:
+    """Without end: about one picture three times, and then about another."""
+    body = {**MIXED[model], "model_id": f"demo/{model}"}
+    for picture in fresh_base64(640, 480):
+        yield from repeat(json_request(f"/inference/{model}", {**body, "images": [picture]}), 3)
 
 
 def row(jobs: int, part: Part) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ LOOK = 96
 
 
 class TabletopClip(Video):
-    """A clip of the tabletop world, rendered as it is watched.
+    """A clip of the tabletop world, rendered as it is watched; what is rendered is kept.
 
     Args:
         scenes: one a frame, with the objects in the same order.
@@ -44,10 +44,13 @@ class TabletopClip(Video):
         self.height, self.width = height, width
         self.frames_per_second = 10.0
         self.nbytes = 0
+        self._views: dict[int, View] = {}
 
     def view(self, index: int) -> View:
         """A frame and its truth."""
-        return render(self.scenes[index], self.width, self.height)
+        if index not in self._views:
+            self._views[index] = render(self.scenes[index], self.width, self.height)
+        return self._views[index]
 
     def identities(self, view: View, index: int) -> list[int]:
         """Which objects of the clip a view of its frame shows, in the view's order."""

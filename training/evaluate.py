@@ -12,6 +12,7 @@ import argparse
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import cast
 
 import torch
 from tqdm import tqdm
@@ -22,6 +23,7 @@ from training.vlm_evaluation import evaluate_answers, load_vlm
 from vision_model_repo.demo.evaluation import evaluate, evaluate_clicks
 from vision_model_repo.demo.scenes import View
 from vision_model_repo.errors import InvalidInput
+from vision_model_repo.models.base import Model
 from vision_model_repo.models.catalog import BUILT_IN, ModelSpec
 from vision_model_repo.models.hub import Hub
 
@@ -47,7 +49,7 @@ def main() -> None:
 
 
 def _figures(arguments: argparse.Namespace, name: str, spec: ModelSpec) -> dict[str, float]:
-    model = spec.loader()(Hub().resolve(f"demo/{name}"), device="cpu", dtype="float32")
+    model = cast(Model, spec.loader()(Hub().resolve(f"demo/{name}"), device="cpu", dtype="float32"))
     figures = evaluate(spec.task, model, _views(arguments, name))
     if spec.task == "segmentation":
         # A checkpoint without a tracker refuses clicks.

@@ -18,7 +18,7 @@ from training.vlm_model import ASSISTANT, END, IMAGE_TOKENS, PATCH_SIZE, USER
 from vision_model_repo.demo.questions import Question, Sight, ask
 from vision_model_repo.demo.scenes import COLORS, SHAPES, phrases
 
-SHARES = {"count": 0.3, "existence": 0.2, "color": 0.13, "shape": 0.14, "list": 0.13, "place": 0.1}
+SHARES = {"count": 0.3, "existence": 0.2, "color": 0.12, "shape": 0.11, "list": 0.13, "place": 0.14}
 """How often each kind is asked once the plain ones are learnt."""
 PLAIN_SHARES = {"count": 0.3, "existence": 0.2, "color": 0.25, "shape": 0.25}
 """How often at first."""
@@ -46,6 +46,7 @@ class Batch:
         colors, shapes: (I, G, G) what each patch shows at its centre, -1 on the ground.
         centres: (I, G, G) 1 where the middle of an object's visible part lies.
         counts: (I, P) how many objects each of the world's phrases fits.
+        outermost: (I, 2, 2) colour and shape of the objects farthest left and right.
     """
 
     pixels: Tensor
@@ -58,6 +59,7 @@ class Batch:
     shapes: Tensor
     centres: Tensor
     counts: Tensor
+    outermost: Tensor
 
     def mask(self) -> Tensor:
         """What attends to what, (I, 1, L, L) of L = prefix + T, to be added: conversations see the picture and
@@ -83,7 +85,7 @@ class Sampler:
 
     def batch(self, images: int, questions: int) -> Batch:
         rng = self._rng
-        pixels, grids, rows, counts = [], [], [], []
+        pixels, grids, rows, counts, outermost = [], [], [], [], []
         for _ in range(images):
             image, instances, _, names = draw_scene(self._cache, rng, int(SIZE * rng.choice([1.0, 1.0, 0.75])))
             boxes = [np.flatnonzero((instances == index).any(0)) for index in range(len(names))]
@@ -91,6 +93,7 @@ class Sampler:
             pixels.append(prepare(image, self._size, rng))
             grids.append(_labels(instances, names, self._size // PATCH_SIZE))
             counts.append(torch.tensor([min(seen.count(phrase), MOST) for phrase in phrases()]))
+            outermost.append(torch.tensor([_kind(names[int(end(seen.centres))]) for end in (np.argmin, np.argmax)]))
             rows.append(self._row([self._question(seen) for _ in range(questions)]))
         tokens, talks, positions, targets, kinds = (pad_sequence(list(each), True) for each in zip(*rows, strict=True))
         colors, shapes, centres = (torch.stack(each) for each in zip(*grids, strict=True))
@@ -105,6 +108,7 @@ class Sampler:
             shapes=shapes,
             centres=centres,
             counts=torch.stack(counts),
+            outermost=torch.stack(outermost),
         )
 
     def _question(self, seen: Sight) -> Question:
@@ -155,10 +159,14 @@ def _labels(instances: NDArray[np.int8], names: list[str], side: int) -> tuple[T
     height, width = instances.shape
     rows, columns = (((np.arange(side) + 0.5) / side * length).astype(int) for length in (height, width))
     grid = torch.from_numpy(instances[np.ix_(rows, columns)]).long()
-    colors = torch.tensor([*(list(COLORS).index(name.split()[0]) for name in names), -1])
-    shapes = torch.tensor([*(SHAPES.index(name.split()[1]) for name in names), -1])
+    colors, shapes = torch.tensor([*map(_kind, names), (-1, -1)]).unbind(1)
     centres = torch.zeros(side, side)
     for index in range(len(names)):
         y, x = np.argwhere(instances == index).mean(0)
         centres[int(y / height * side), int(x / width * side)] = 1
     return colors[grid], shapes[grid], centres
+
+
+def _kind(name: str) -> tuple[int, int]:
+    color, shape = name.split()
+    return list(COLORS).index(color), SHAPES.index(shape)

@@ -99,7 +99,12 @@ def colors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     folder = tmp_path_factory.mktemp("colors")
     (folder / "models.py").write_text(CONFIG)
     default = dict.fromkeys(("segmenter", "detector", "other"), write_checkpoint(folder / "clicking"))
-    settings = settings_of(default_model_ids=default, config_file=folder / "models.py", max_concurrent_jobs=1)
+    settings = settings_of(
+        default_model_ids=default,
+        config_file=folder / "models.py",
+        max_concurrent_jobs=1,
+        root_protocol="pixano",
+    )
     app = create_app(settings, catalog=colorful.catalog())
     with LiveServer(app) as server:
         yield server

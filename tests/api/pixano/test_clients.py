@@ -29,13 +29,13 @@ def server(build_app: Callable[..., FastAPI]) -> Iterator[LiveServer]:
 
 @pytest.fixture
 def client(server: LiveServer) -> Iterator[SyncPixanoInferenceClient]:
-    with SyncPixanoInferenceClient.connect(server.url) as client:
+    with SyncPixanoInferenceClient.connect(f"{server.url}/pixano") as client:
         yield client
 
 
 @pytest.fixture
 async def async_client(server: LiveServer) -> AsyncIterator[PixanoInferenceClient]:
-    async with PixanoInferenceClient.connect(server.url) as client:
+    async with PixanoInferenceClient.connect(f"{server.url}/pixano") as client:
         yield client
 
 
@@ -85,7 +85,7 @@ async def test_detection_answers_whole_pixels(async_client: PixanoInferenceClien
 
 
 def test_the_released_applications_client_reads_the_same_answers(server: LiveServer) -> None:
-    with old.SyncPixanoInferenceClient.connect(server.url) as client:
+    with old.SyncPixanoInferenceClient.connect(f"{server.url}/pixano") as client:
         assert client.list_models()[0].status == "RUNNING"
         answer = client.segmentation(old.SegmentationRequest(model="seg_menter", image=URI, points=[[[5, 4]]]))
         assert answer.data.masks[0][0].to_mask().sum() == 16
@@ -151,7 +151,7 @@ def test_a_family_of_the_server_is_not_undeployed(client: SyncPixanoInferenceCli
 
 
 def test_a_model_that_takes_longer_than_its_deployment_says_is_stopped(server: LiveServer) -> None:
-    with SyncPixanoInferenceClient.connect(server.url, max_retries=0) as client:
+    with SyncPixanoInferenceClient.connect(f"{server.url}/pixano", max_retries=0) as client:
         deployment = {"timeout_s": 0.2}
         client.deploy_model(schemas.DeployModelRequest(name="late", model_class="detector", deployment=deployment))
         GATE.clear()

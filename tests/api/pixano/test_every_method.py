@@ -46,9 +46,10 @@ async def calling(name: str, url: str) -> AsyncIterator[tuple[Caller, Any]]:
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation")
+@pytest.mark.parametrize("place", ["", "/pixano"])
 @pytest.mark.parametrize("name", CLIENTS)
-async def test_every_method(colors: LiveServer, clip: list[str], name: str) -> None:
-    async with calling(name, colors.url) as (call, package):
+async def test_every_method(colors: LiveServer, clip: list[str], name: str, place: str) -> None:
+    async with calling(name, f"{colors.url}{place}") as (call, package):
         assert (await call("health"))["status"] == "healthy"
         assert (await call("ready"))["ready"] is True
         assert "segmenter" in (await call("info"))["models"]

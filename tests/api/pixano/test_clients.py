@@ -23,7 +23,7 @@ URI = f"data:image/png;base64,{IMAGE}"
 
 @pytest.fixture(scope="module")
 def server(build_app: Callable[..., FastAPI]) -> Iterator[LiveServer]:
-    with LiveServer(build_app()) as server:
+    with LiveServer(build_app(root_protocol="pixano")) as server:
         yield server
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -320,6 +321,26 @@ def test_prompts_and_objects_are_answered_side_by_side(with_tracker: Sam3) -> No
     for one, other in zip(result.objects, outlined.objects, strict=True):
         assert np.allclose(one.scores, other.scores, atol=1e-6)
         assert all((mask.height, mask.width) == (120, 160) for mask in one.masks)
+
+
+def test_further_questions_about_an_image_find_its_pyramids_ready(with_tracker: Sam3) -> None:
+    network: Any = with_tracker.network
+    raised: list[str] = []
+    network.detector_model.vision_encoder.neck.register_forward_hook(lambda *_: raised.append("prompts"))
+    network.tracker_neck.register_forward_hook(lambda *_: raised.append("clicks"))
+    questions = [ask(RED, threshold=0.0), ask(objects=(ObjectPrompt(((30.0, 40.0),), (1,)),))]
+    items, others = (
+        complete(with_tracker, *questions),
+        complete(with_tracker, *(replace(question, image=picture(1)) for question in questions)),
+    )
+    asked = [*items, *items, *others, *items]
+    answers = [with_tracker.forward([item])[0] for item in asked]
+    assert raised == ["prompts", "clicks"] * 3
+    for one, other in zip(answers[:2], answers[2:4], strict=True):
+        assert all(np.array_equal(a.logits, b.logits) for a, b in zip(one.found, other.found, strict=True))
+        assert all(np.array_equal(a.logits, b.logits) for a, b in zip(one.readings, other.readings, strict=True))
+    assert not np.array_equal(answers[0].found[0].logits, answers[4].found[0].logits)
+    assert not np.array_equal(answers[1].readings[0].logits, answers[5].readings[0].logits)
 
 
 def test_a_checkpoint_without_a_tracker_says_so(model: Sam3) -> None:

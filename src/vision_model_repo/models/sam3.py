@@ -23,6 +23,7 @@ from transformers.models.sam3.modeling_sam3 import Sam3SinePositionEmbedding, Sa
 
 from vision_model_repo.errors import InvalidInput
 from vision_model_repo.models.base import Checkpoint, EncoderModel
+from vision_model_repo.models.latest import Latest
 from vision_model_repo.models.sam3_answers import Answer, Found, Item, to_result
 from vision_model_repo.models.sam3_clicks import ClickDecoder, EncodedObject, Readings, encode_object
 from vision_model_repo.models.sam3_prompts import EncodedPrompt, PromptEncoder
@@ -71,6 +72,7 @@ class Sam3(
         )
         self._patch_size = int(self._detector.config.vision_config.backbone_config.patch_size)
         self._texts: OrderedDict[str, Tensor] = OrderedDict()
+        self._latest: Latest[Sam3VisionEncoderOutput] = Latest()
 
     @property
     def _detector(self) -> Any:
@@ -176,19 +178,26 @@ class Sam3(
     def _pyramid(self, encodings: Sequence[Tensor | None]) -> tuple[Sam3VisionEncoderOutput, list[int]]:
         """The feature pyramid of every image that is asked about, once, and the row of each question's image."""
         different = {id(encoding): encoding for encoding in encodings if encoding is not None}
-        rows = list(different)
-        states = torch.stack([encoding.to(self.device) for encoding in different.values()])
-        # As Sam3VisionModel goes on from its backbone.
+        rows, states = list(different), list(different.values())
+        # One image's is kept for the next question: it costs as much as a prompt, and 56 MB in bfloat16.
+        vision = self._latest.of(states[0], lambda: self._raise(states)) if len(states) == 1 else self._raise(states)
+        return vision, [rows.index(id(encoding)) for encoding in encodings]
+
+    def _raise(self, encodings: Sequence[Tensor]) -> Sam3VisionEncoderOutput:
+        """The pyramid above what the ViT sees, as Sam3VisionModel goes on from its backbone."""
+        states = torch.stack([encoding.to(self.device) for encoding in encodings])
         grid = self._size[0] // self._patch_size, self._size[1] // self._patch_size
         levels, positions = self._detector.vision_encoder.neck(states.transpose(1, 2).unflatten(2, grid))
-        vision = Sam3VisionEncoderOutput(fpn_hidden_states=levels, fpn_position_encoding=positions)
-        return vision, [rows.index(id(encoding)) for encoding in encodings]
+        return Sam3VisionEncoderOutput(fpn_hidden_states=levels, fpn_position_encoding=positions)
 
     def postprocess(self, raw: Answer, item: Item) -> SegmentationResult:
         return to_result(raw, item)
 
     def unload(self) -> None:
         self._texts.clear()
+        self._latest.clear()
+        if self._clicks is not None:
+            self._clicks.forget()
         super().unload()
         _forget_positions()
 

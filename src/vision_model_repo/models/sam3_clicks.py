@@ -18,6 +18,7 @@ from torch import Tensor
 
 from vision_model_repo.errors import InvalidInput
 from vision_model_repo.formats.boxes import clip_boxes
+from vision_model_repo.models.latest import Latest
 from vision_model_repo.tasks.segmentation import ObjectPrompt
 
 OBJECTS_TOGETHER = 16
@@ -120,6 +121,7 @@ class ClickDecoder:
 
     def __init__(self, network: Any) -> None:
         self._neck, self._tracker = network.tracker_neck, network.tracker_model
+        self._latest: Latest[Pyramid] = Latest()
 
     @property
     def mask_size(self) -> tuple[int, int]:
@@ -134,7 +136,8 @@ class ClickDecoder:
             features: (T, D) last hidden state of the ViT, on any device.
         """
         weight = self._tracker.no_memory_embedding
-        pyramid = self.pyramid(features[None].to(weight.device, weight.dtype))
+        # Clicks come in a row on one image, and the neck is by far the most that is to do for one.
+        pyramid = self._latest.of(features, lambda: self.pyramid(features[None].to(weight.device, weight.dtype)))
         readings: dict[int, Readings] = {}
         for group in _groups(objects):
             rows = torch.zeros(len(group), dtype=torch.long, device=weight.device)
@@ -143,6 +146,10 @@ class ClickDecoder:
             answers = zip(logits.float().cpu().numpy(), scores.float().cpu().numpy(), strict=True)
             readings.update(zip(group, (_best_first(*answer) for answer in answers), strict=True))
         return [readings[index] for index in range(len(objects))]
+
+    def forget(self) -> None:
+        """Lets go of what is kept of the last image."""
+        self._latest.clear()
 
     def pyramid(self, features: Tensor) -> Pyramid:
         """What the mask decoder sees of B images, from the ViT's last hidden states (B, T, D)."""

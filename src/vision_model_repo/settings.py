@@ -22,8 +22,8 @@ class Settings(BaseSettings):
     api_port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
     root_protocol: str = Field(
         "native",
-        description="Protocol whose paths are at the root, native, openai or pixano; each is under its prefix as well, "
-        "such as `/pixano`, and at the root with the paths that no other one has.",
+        description="Protocol whose paths are at the root, native, ingrain, openai or pixano; each is under its prefix "
+        "as well, such as `/pixano`, and at the root with the paths that no other one has.",
     )
     config_file: Path | None = Field(
         None,
@@ -156,6 +156,15 @@ class Settings(BaseSettings):
     )
     url_timeout_seconds: float = Field(10.0, gt=0, description="Time for one image download, redirects included.")
     max_url_mb: int = Field(32, ge=1, description="Largest image download in MB.")
+
+    # Embedding
+    max_texts: int = Field(2048, ge=1, description="Most texts in one request for their embeddings.")
+    max_text_characters: int = Field(100_000, ge=1, description="Longest text to be embedded in characters.")
+    renormalize_shortened: bool = Field(
+        True,
+        description="Give embeddings that Ingrain's `nDims` has cut unit length again where `normalize` is on; off "
+        "leaves them shorter, as the reference does.",
+    )
 
     # Videos
     max_video_mb: int = Field(512, ge=1, description="Largest video, or all pictures of one together, in MB.")

@@ -57,7 +57,7 @@ class Lane:
         forward: runs the network over the items of one batch.
         max_batch: most items of one batch.
         wait_seconds: how long the oldest entry waits for company while the batch is not full.
-        on_batch: told the size of every batch.
+        on_batch: told the size of every batch, and the seconds that it took.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Lane:
         *,
         max_batch: int,
         wait_seconds: float = 0.0,
-        on_batch: Callable[[int], None] = lambda size: None,
+        on_batch: Callable[[int, float], None] = lambda size, seconds: None,
     ) -> None:
         self._forward = forward
         self._max_batch = max_batch
@@ -126,7 +126,7 @@ class Lane:
         else:
             finished = time.monotonic()
             self._seconds.append(finished - started)
-            self._on_batch(len(batch))
+            self._on_batch(len(batch), finished - started)
             for entry, output in zip(batch, outputs, strict=True):
                 entry.started, entry.finished = started, finished
                 entry.future.set_result(output)

@@ -25,7 +25,7 @@ from vision_model_repo.engine.devices import (
     resolve_device,
     resolve_dtype,
 )
-from vision_model_repo.engine.metrics import Metrics
+from vision_model_repo.engine.metrics import Metrics, Reason
 from vision_model_repo.engine.pixels import PixelThreads
 from vision_model_repo.engine.preload import Preload
 from vision_model_repo.engine.runner import Runner
@@ -465,20 +465,21 @@ class ModelManager:
             if slot is not keep:
                 await self._drop(slot)
 
-    async def _drop(self, slot: Slot) -> None:
+    async def _drop(self, slot: Slot, reason: Reason = "room") -> None:
         """Unloads an idle model, unless someone else did or it has found a user meanwhile."""
         if slot.users or self._slots.get(slot.spec.model_type) is not slot:
             return
         logger.info("Unloading idle %s (%s)", slot.spec.model_type, slot.model.model_id)
         del self._slots[slot.spec.model_type]
-        await self._retire(slot)
+        await self._retire(slot, reason)
 
     async def _make_all_room(self, slot: Slot) -> None:
         """For a request that ran out of memory: gives up all that is kept on its device and not in use."""
         self.cache.clear_device()
         await self._evict(slot.model.device, keep=slot)
 
-    async def _retire(self, slot: Slot) -> None:
+    async def _retire(self, slot: Slot, reason: Reason = "asked") -> None:
+        self._metrics.unloaded(slot.spec.model_type, reason)
         before = device_memory(slot.model.device).free
         await slot.retire()
         self.cache.drop(slot)
@@ -491,7 +492,7 @@ class ModelManager:
             await asyncio.sleep(min(limit / 2, 30.0))
             now = time.monotonic()
             for slot in [slot for slot in self._slots.values() if not slot.users and now - slot.last_used > limit]:
-                await self._drop(slot)
+                await self._drop(slot, "idle")
 
     def _status(self, spec: ModelSpec) -> ModelStatus:
         slot = self._slots.get(spec.model_type)

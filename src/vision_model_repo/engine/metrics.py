@@ -5,9 +5,11 @@ Counters and histograms are told as things happen; gauges are read from the engi
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
+from typing import Literal
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -16,6 +18,9 @@ from vision_model_repo.engine.timings import Timings
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 STAGES = ("prepare", "queue", "encode", "prompt", "post")
 SIZES = (1, 2, 4, 8, 16, 32, 64)
+
+Reason = Literal["asked", "idle", "room"]
+"""Why a model leaves memory: someone wants it so, nobody has asked it for long, or another one needs the room."""
 
 Readings = Mapping[tuple[str, ...], float]
 """Values of one gauge by the values of its labels."""
@@ -53,8 +58,28 @@ class Metrics:
             registry=self.registry,
         )
 
+        self._passes = Summary(
+            "vision_pass_seconds",
+            "Time of one pass over the device, by the number of requests that shared it.",
+            ("model_type", "step", "size"),
+            registry=self.registry,
+        )
+        self._last = Gauge(
+            "vision_last_answer_timestamp_seconds",
+            "When a model answered last, in seconds since the epoch.",
+            ("model_type",),
+            registry=self.registry,
+        )
+        self._unloads = Counter(
+            "vision_unloads",
+            "Models taken out of memory, by reason: asked for, idle for long, or to make room.",
+            ("model_type", "reason"),
+            registry=self.registry,
+        )
+
     def answered(self, model_type: str, timings: Timings) -> None:
         """Counts one image's answer."""
+        self._last.labels(model_type).set(time.time())
         for stage in STAGES:
             self._stages.labels(model_type, stage).observe(getattr(timings, stage))
         if timings.cached is not None:
@@ -74,9 +99,14 @@ class Metrics:
         """Counts one image that got no answer."""
         self._failures.labels(model_type, type(error).__name__).inc()
 
-    def batched(self, model_type: str, step: str, size: int) -> None:
+    def batched(self, model_type: str, step: str, size: int, seconds: float) -> None:
         """Counts one pass over the device."""
         self._batches.labels(model_type, step).observe(size)
+        self._passes.labels(model_type, step, size).observe(seconds)
+
+    def unloaded(self, model_type: str, reason: Reason) -> None:
+        """Counts one model that left memory."""
+        self._unloads.labels(model_type, reason).inc()
 
     def gauge(self, name: str, documentation: str, labels: tuple[str, ...], read: Callable[[], Readings]) -> None:
         """Adds a gauge that is read whenever the metrics are."""

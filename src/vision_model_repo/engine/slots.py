@@ -25,7 +25,7 @@ class Slot:
     Args:
         worker: of the model's device.
         wait_seconds: how long a lane's oldest entry waits for company.
-        on_batch: told the step, "encode" or "forward", and the size of every batch.
+        on_batch: told the step, "encode" or "forward", the size of every batch, and the seconds that it took.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Slot:
         worker: DeviceWorker,
         *,
         wait_seconds: float = 0.0,
-        on_batch: Callable[[str, int], None] = lambda step, size: None,
+        on_batch: Callable[[str, int, float], None] = lambda step, size, seconds: None,
     ) -> None:
         self.spec = spec
         self.checkpoint = checkpoint

@@ -47,6 +47,11 @@ class Sam3Size:
     def grid(self) -> int:
         return self.image // PATCH
 
+    @property
+    def attention_heads(self) -> int:
+        """Each as wide as in the published model: attention of narrower ones would be slow for no reason of SAM3's."""
+        return self.heads_width // 32
+
 
 MID = Sam3Size(image=336, width=768, layers=12, heads_width=96, heads_layers=5)
 """Small enough for a CPU, with the published model's share of work in the image encoder."""
@@ -98,7 +103,11 @@ def gigaflops(folder: str) -> tuple[float, float]:
 
 
 def _detector(size: Sam3Size, *, vocabulary: int) -> Sam3Config:
-    heads: dict[str, Any] = {"hidden_size": size.heads_width, "num_attention_heads": 8, "dropout": 0.0}
+    heads: dict[str, Any] = {
+        "hidden_size": size.heads_width,
+        "num_attention_heads": size.attention_heads,
+        "dropout": 0.0,
+    }
     layers = {"num_layers": size.heads_layers, "intermediate_size": 8 * size.heads_width}
     return Sam3Config(
         vision_config={
@@ -124,7 +133,7 @@ def _detector(size: Sam3Size, *, vocabulary: int) -> Sam3Config:
             "intermediate_size": 4 * size.heads_width,
             "projection_dim": size.heads_width,
             "num_hidden_layers": 4,
-            "num_attention_heads": 8,
+            "num_attention_heads": size.attention_heads,
             "max_position_embeddings": 32,
             "bos_token_id": 0,
             "eos_token_id": 1,
@@ -141,7 +150,12 @@ def _tracker(size: Sam3Size, detector: Sam3Config) -> dict[str, Any]:
     return {
         "vision_config": detector.to_dict()["vision_config"],
         "prompt_encoder_config": {"hidden_size": width, "image_size": size.image, "patch_size": PATCH},
-        "mask_decoder_config": {"hidden_size": width, "mlp_dim": 8 * width, "iou_head_hidden_dim": width},
+        "mask_decoder_config": {
+            "hidden_size": width,
+            "num_attention_heads": size.attention_heads,
+            "mlp_dim": 8 * width,
+            "iou_head_hidden_dim": width,
+        },
         "image_size": size.image,
         "memory_attention_hidden_size": width,
         "memory_attention_feed_forward_hidden_size": 2 * width,

@@ -62,7 +62,8 @@ def start_all(
     bare: Sequence[bytes],
 ) -> list[Way]:
     """Starts our server, and the peers that are installed, and gives the ways to ask them."""
-    ours = running.enter_context(our_server(cores=cores, command=DUMMY_APP))
+    # Nobody's log has a line for each request.
+    ours = running.enter_context(our_server(cores=cores, command=DUMMY_APP, LOG_LEVEL="WARNING"))
     ways = [*_our_ways(ours, pictures), _by_id(ours, pictures), *_our_ways(ours, bare, bare=True)]
     probe = json_request("/json", {"image": encode_base64(bare[0])})
     for name in peers:

@@ -48,7 +48,10 @@ def main() -> None:
         model_id = write_sam3(Path(folder), TINY if options.tiny else MID)
         encoder, prompt = gigaflops(model_id)
         plain = PlainLoop(model_id)
-        with our_server() as server, httpx.Client(base_url=server.url, timeout=600) as client:
+        with (
+            our_server(TORCH_THREADS=str(torch.get_num_threads())) as server,
+            httpx.Client(base_url=server.url, timeout=600) as client,
+        ):
             post(client, model_id, next(pictures), phrases()[: max(options.prompts)])
             plain(next(pictures), phrases()[:1])
             for repeat in range(options.repeats):

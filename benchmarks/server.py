@@ -95,11 +95,14 @@ def our_server(
 
 
 @contextmanager
-def peer_server(module: str, probe: bytes, *, cores: Collection[int]) -> Iterator[Server]:
+def peer_server(
+    module: str, probe: bytes, *, cores: Collection[int], start_seconds: float = START_SECONDS
+) -> Iterator[Server]:
     """Another server, made by `python -m MODULE PORT`.
 
     Args:
         probe: a request that it answers 200 when it is ready.
+        start_seconds: how long that may take.
 
     Raises:
         RuntimeError: it ended or was not ready in time; the message has its log.
@@ -118,7 +121,7 @@ def peer_server(module: str, probe: bytes, *, cores: Collection[int]) -> Iterato
             )
         server = Server(url, psutil.Process(process.pid))
         try:
-            if not _ready(url, probe, process):
+            if not _ready(url, probe, process, start_seconds):
                 raise RuntimeError(f"{module} did not start. Its log:\n{log.read_text(errors='replace')[-4000:]}")
             yield server
         finally:
@@ -132,7 +135,7 @@ def _free_port() -> int:
         return listener.getsockname()[1]
 
 
-def _ready(url: str, probe: bytes, process: subprocess.Popen[bytes]) -> bool:
+def _ready(url: str, probe: bytes, process: subprocess.Popen[bytes], seconds: float) -> bool:
     async def answered() -> bool:
         with suppress(OSError):
             connection = await Connection.to(url)
@@ -141,7 +144,7 @@ def _ready(url: str, probe: bytes, process: subprocess.Popen[bytes]) -> bool:
             return status == 200
         return False
 
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
         if run(answered()):
             return True

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from tests.conftest import Server
+from vision_model_repo.demo.clip import frame_of
 from vision_model_repo.demo.tracking_evaluation import TabletopClip, TrackingTally, occluded_clips
 from vision_model_repo.formats.clips import encode_clip
-from vision_model_repo.formats.masks import from_coco_rle
-from vision_model_repo.tasks.tracking import TrackedFrame, TrackedObject
+from vision_model_repo.tasks.tracking import TrackedFrame
 
 FRAMES = 40
 
@@ -46,15 +46,7 @@ def track(client: httpx.Client, session: str, **query: int) -> list[TrackedFrame
     assert answer.status_code == 200, answer.text
     told = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: ")]
     assert told[-1]["model_id"] == "demo/sam3"
-    return [_frame(frame) for frame in told[:-1]]
-
-
-def _frame(told: dict) -> TrackedFrame:
-    objects = [
-        TrackedObject(each["object_id"], tuple(each["box"]), from_coco_rle(each["mask_rle"]), each["score"])
-        for each in told["objects"]
-    ]
-    return TrackedFrame(told["frame_index"], tuple(objects))
+    return [frame_of(frame) for frame in told[:-1]]
 
 
 def test_objects_keep_their_ids_while_they_hide_each_other(

@@ -109,18 +109,19 @@ def _trim_heap() -> None:
 
 
 def read_config(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What the checkpoint's config.json says.
+    """What the checkpoint's config.json says. Raises NotFound where it is no JSON object."""
+    return read_json(checkpoint, "config.json")
 
-    Raises:
-        NotFound: it is no JSON object.
-    """
+
+def read_json(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
+    """What one of the checkpoint's files says. Raises NotFound where it is not there, or no JSON object."""
     try:
-        config = json.loads((checkpoint.folder / "config.json").read_bytes())
-    except ValueError:
-        config = None
-    if not isinstance(config, dict):
-        raise NotFound(f"The config.json of {checkpoint.model_id} is damaged. Get it again.")
-    return config
+        content = json.loads((checkpoint.folder / name).read_bytes())
+    except (OSError, ValueError):
+        content = None
+    if not isinstance(content, dict):
+        raise NotFound(f"The {name} of {checkpoint.model_id} is damaged. Get it again.")
+    return content
 
 
 def check_architecture(checkpoint: Checkpoint, known: Sequence[str]) -> str:
@@ -167,8 +168,13 @@ def read_prompt_processor(processor_class: type[PromptProcessor], checkpoint: Ch
         ) from None
 
 
-def read(network_class: type[Pretrained], checkpoint: Checkpoint, **options: Any) -> Pretrained:
+def read(
+    network_class: type[Pretrained], checkpoint: Checkpoint, *, needless: tuple[str, ...] = (), **options: Any
+) -> Pretrained:
     """Reads a checkpoint's network in float32, for `place` to move.
+
+    Args:
+        needless: how the names of weights begin that may be missing, since nothing of ours looks at what they make.
 
     Raises:
         NotFound: the checkpoint is of another kind. Reading on would leave weights at random values.
@@ -181,7 +187,7 @@ def read(network_class: type[Pretrained], checkpoint: Checkpoint, **options: Any
         output_loading_info=True,
         **options,
     )
-    if missing := report["missing_keys"]:
+    if missing := {name for name in report["missing_keys"] if not name.startswith(needless)}:
         raise NotFound(
             f"{checkpoint.model_id} is no checkpoint of {network_class.__name__}: {len(missing)} of its weights are "
             f"missing, such as {min(missing)}."

@@ -42,16 +42,18 @@ class EmbeddingRequest:
         """The only image. Raises InvalidInput where there is none, or several."""
         if self.texts or not self.images:
             raise InvalidInput("This model does not support text inference. It embeds images.")
-        if len(self.images) > 1:
+        image, *others = self.images
+        if others:
             raise InvalidInput("This model embeds one image at a time.")
-        return self.images[0]
+        return image
 
     def split(self, texts_at_once: int = TEXTS_AT_ONCE) -> list[EmbeddingRequest]:
         """The same as requests of one image or a few texts, for an engine to batch with what others ask."""
-        images = [replace(self, images=(image,), texts=()) for image in self.images]
         starts = range(0, len(self.texts), texts_at_once)
-        texts = [replace(self, images=(), texts=self.texts[start : start + texts_at_once]) for start in starts]
-        return images + texts
+        return [
+            *(replace(self, images=(image,), texts=()) for image in self.images),
+            *(replace(self, images=(), texts=self.texts[start : start + texts_at_once]) for start in starts),
+        ]
 
 
 @dataclass(frozen=True, slots=True)

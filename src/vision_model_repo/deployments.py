@@ -8,10 +8,17 @@ device = "cuda:0"
 dtype = "bfloat16"
 batch = 8                      most images in one forward pass
 timeout = 60                   seconds for one request
+
+[[models]]
+name = "qwen"
+url = "http://gpu:8000/v1"     of another server that speaks OpenAI's protocol, vLLM for one
+key_env = "VLLM_API_KEY"       the environment variable with the key for it
+model_id = "Qwen/Qwen3-VL-4B-Instruct"
 """
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic.alias_generators import to_snake
 
 from vision_model_repo.errors import NotFound
-from vision_model_repo.models.catalog import PIXANO, Catalog, ModelSpec, Task
+from vision_model_repo.models.catalog import PIXANO, REMOTE, Catalog, ModelSpec, RemoteSpec, Task
 
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 
@@ -39,6 +46,8 @@ class Deployment(BaseModel):
     family: str | None = None
     class_path: str | None = Field(None, alias="class", pattern=r"^[\w.]+:\w+$")
     task: Task | None = None
+    url: str | None = Field(None, pattern=r"^https?://[^\s/]")
+    key_env: str | None = Field(None, min_length=1)
     model_id: str | None = None
     device: str | None = None
     dtype: Dtype | None = None
@@ -48,10 +57,14 @@ class Deployment(BaseModel):
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:
-        if (self.family is None) == (self.class_path is None):
-            raise ValueError("give either family or class")
+        if sum(given is not None for given in (self.family, self.class_path, self.url)) != 1:
+            raise ValueError("give either family or class or url")
         if (self.class_path is None) != (self.task is None):
-            raise ValueError("give a task with class, such as detection, and none with family")
+            raise ValueError("give a task with class, such as detection, and none with family or url")
+        if self.url is not None and (self.device or self.dtype):
+            raise ValueError("give no device and no dtype with url: the other server has its own")
+        if self.key_env is not None and (self.url is None or self.key_env not in os.environ):
+            raise ValueError("key_env is the name of an environment variable, which must be set, and goes with url")
         return self
 
 
@@ -165,6 +178,8 @@ def _last_part(path: str | None) -> str:
 
 def spec_of(deployment: Deployment, catalog: Catalog) -> ModelSpec:
     """What the catalog needs to know of a deployment. Raises NotFound for an unknown family."""
+    if deployment.url is not None:
+        return _remote_spec(deployment, deployment.url)
     if deployment.class_path is not None and deployment.task is not None:
         variants = (deployment.model_id,) if deployment.model_id else ()
         spec = ModelSpec(deployment.name, deployment.task, deployment.class_path, variants)
@@ -182,6 +197,22 @@ def spec_of(deployment: Deployment, catalog: Catalog) -> ModelSpec:
         dtype=deployment.dtype,
         max_batch=deployment.batch,
         timeout_seconds=deployment.timeout,
+    )
+
+
+def _remote_spec(deployment: Deployment, url: str) -> RemoteSpec:
+    return RemoteSpec(
+        deployment.name,
+        "chat",
+        "vision_model_repo.models.remote_chat",
+        (),
+        family="openai",
+        device=REMOTE,
+        max_batch=deployment.batch,
+        timeout_seconds=deployment.timeout,
+        url=url,
+        key_env=deployment.key_env,
+        remote_id=deployment.model_id,
     )
 
 

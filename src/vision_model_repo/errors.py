@@ -7,6 +7,7 @@
     ├── NameTaken              409   a model has that name already
     ├── TooLarge               413   a body or count over a limit
     ├── RequestTimeout         504   could not be answered within the time that was set
+    ├── RemoteFailure          502   the server that runs the model fails
     ├── InsufficientMemory     507   does not fit, even after idle models were evicted
     └── Busy                   503   full or shutting down; carries Retry-After
 
@@ -50,6 +51,10 @@ class TooLarge(VisionError):
 
 class RequestTimeout(VisionError):
     status = 504
+
+
+class RemoteFailure(VisionError):
+    status = 502
 
 
 class InsufficientMemory(VisionError):

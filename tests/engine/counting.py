@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vision_model_repo.models.base import Checkpoint, GenerativeModel, RemoteModel, Servable
-from vision_model_repo.models.catalog import Catalog, ModelSpec
+from vision_model_repo.models.catalog import REMOTE, Catalog, ModelSpec
 
 STEP_SECONDS = 0.002
 STEPS: list[int] = []
@@ -66,17 +66,20 @@ class Counter(GenerativeModel[int, Count, int, int]):
         """Nothing to give back."""
 
 
-class Elsewhere(RemoteModel[int, int]):
+class Elsewhere(RemoteModel[int, int, int]):
     """Counts to a number, as another server would."""
 
-    model_id, device, dtype, max_batch = "elsewhere", "remote", "none", 2
+    model_id, device, dtype, max_batch = "elsewhere", REMOTE, REMOTE, 2
 
-    async def stream(self, request: int) -> AsyncGenerator[int]:
+    def preprocess(self, request: int) -> int:
+        return request
+
+    async def stream(self, item: int) -> AsyncGenerator[int]:
         try:
-            for number in range(request):
+            for number in range(item):
                 yield number + 1
         finally:
-            CLOSED.append(request)
+            CLOSED.append(item)
 
     def memory_bytes(self) -> int:
         return 0
@@ -100,7 +103,7 @@ def catalog() -> Catalog:
     return Catalog(
         (
             spec("counter", "counting:load"),
-            spec("elsewhere", "counting:load_elsewhere"),
+            spec("elsewhere", "counting:load_elsewhere", device=REMOTE),
             ModelSpec("quick", "features", "tests.engine.weighty", ("nobody/nothing",)),
         )
     )

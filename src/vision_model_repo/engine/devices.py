@@ -14,6 +14,7 @@ import psutil
 import pynvml
 
 from vision_model_repo.errors import InvalidInput
+from vision_model_repo.models.catalog import REMOTE
 
 DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
@@ -27,11 +28,14 @@ class Memory:
 
 
 def resolve_device(device: str) -> str:
-    """The full name of a device, such as "cuda:0" for "cuda"; "auto" is the best one there is. Imports torch.
+    """The full name of a device, such as "cuda:0" for "cuda"; "auto" is the best one there is. Imports torch, unless
+    another server computes, or the CPU is asked for: not every model there needs it.
 
     Raises:
         InvalidInput: this machine has no such device.
     """
+    if device in (REMOTE, "cpu"):
+        return device
     import torch
 
     present = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]

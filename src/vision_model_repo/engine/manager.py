@@ -35,7 +35,7 @@ from vision_model_repo.engine.warmup import measure_batch, warm_batches, warm_up
 from vision_model_repo.engine.worker import DeviceWorker
 from vision_model_repo.errors import Busy, InsufficientMemory, NotFound, RequestTimeout
 from vision_model_repo.models.base import Checkpoint, GenerativeModel, Model, Servable
-from vision_model_repo.models.catalog import Catalog, ModelSpec
+from vision_model_repo.models.catalog import REMOTE, Catalog, ModelSpec
 from vision_model_repo.models.hub import Hub
 from vision_model_repo.settings import Settings
 from vision_model_repo.tasks.examples import EXAMPLES, example
@@ -388,6 +388,8 @@ class ModelManager:
 
     async def _find(self, spec: ModelSpec, model_id: str | None) -> Checkpoint:
         loop = asyncio.get_running_loop()
+        if model_id is not None and spec.device == REMOTE:
+            raise NotFound(f"{spec.model_type} is run by another server, with a checkpoint of its own. Name none.")
         if model_id is not None:
             return await loop.run_in_executor(self._downloads, self._hub.resolve, model_id)
         preferred = self._settings.default_model_ids.get(spec.model_type)

@@ -106,7 +106,8 @@ class Runner:
         """
         async with slot.places:
             if isinstance(slot.model, RemoteModel):
-                async with aclosing(slot.model.stream(request)) as results:
+                item, timings.prepare = await self._timed(slot.model.preprocess, request)
+                async with aclosing(slot.model.stream(item)) as results:
                     async for result in results:
                         yield result
             elif isinstance(slot.model, GenerativeModel):

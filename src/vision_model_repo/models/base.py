@@ -208,11 +208,15 @@ class GenerativeModel(Model[Request, Item, Raw, Result]):
         return self.postprocess(raw, item)
 
 
-class RemoteModel(Servable, Generic[Request, Result]):
+class RemoteModel(Servable, Generic[Request, Item, Result]):
     """A model that another server runs. It is asked from the event loop, and occupies no device of ours."""
 
     @abstractmethod
-    def stream(self, request: Request) -> AsyncGenerator[Result]:
+    def preprocess(self, request: Request) -> Item:
+        """Turns a request into what is sent. Raises InvalidInput for what it cannot answer."""
+
+    @abstractmethod
+    def stream(self, item: Item) -> AsyncGenerator[Result]:
         """The answer as it grows; the last one is whole. Whoever closes the iterator ends the work there."""
 
 

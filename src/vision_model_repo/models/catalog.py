@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from vision_model_repo.errors import NameTaken, NotFound
 from vision_model_repo.models.base import Loader
@@ -52,6 +53,30 @@ class ModelSpec:
     def loader(self) -> Loader:
         module, _, name = self.module.partition(":")
         return cast(Loader, getattr(import_module(module), name or "load"))
+
+
+REMOTE = "remote"
+"""Where a model is that another server runs, in place of a device."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteSpec(ModelSpec):
+    """A model that another server runs.
+
+    Attributes:
+        url: of its API in OpenAI's protocol, such as "http://gpu:8000/v1".
+        key_env: name of the environment variable that has the key for it; None where it wants none.
+        remote_id: what it calls the model; None for the first of its list.
+    """
+
+    url: str = ""
+    key_env: str | None = None
+    remote_id: str | None = None
+
+    def loader(self) -> Loader:
+        # Not super(): a class with slots is made anew, and the name would mean the old one.
+        load: Any = ModelSpec.loader(self)
+        return partial(load, url=self.url, key_env=self.key_env, remote_id=self.remote_id)
 
 
 @dataclass(frozen=True, slots=True)

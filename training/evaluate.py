@@ -3,20 +3,22 @@
 python -m training.evaluate
 python -m training.evaluate sam3 --scenes 100 --width 640 --height 480
 
-The vision-language model is asked one question a scene, and counts by kind of question.
+The vision-language model is asked one question a scene, and counts by kind of question. CLIP is given one caption a
+scene, and looks for its scene among fifty.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import cast
 
 import torch
 from tqdm import tqdm
 
+from training.clip_evaluation import evaluate_retrieval, load_clip
 from training.common import CHECKPOINTS
 from training.data import SIZE, held_out
 from training.vlm_evaluation import evaluate_answers, load_vlm
@@ -30,7 +32,7 @@ from vision_model_repo.models.hub import Hub
 
 def main() -> None:
     demos = {spec.demo.removeprefix("demo/"): spec for spec in BUILT_IN if spec.demo}
-    known = list(dict.fromkeys([*demos, "vlm"]))
+    known = [name for name in dict.fromkeys([*demos, *_APART]) if (CHECKPOINTS / name).is_dir()]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="name", help=f"{', '.join(known)}; all of them if left out")
     parser.add_argument("--scenes", type=int, default=500)
@@ -43,7 +45,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     for name in arguments.names or known:
         started = time.monotonic()
-        figures = _answers(arguments) if name == "vlm" else _figures(arguments, name, demos[name])
+        figures = _APART[name](arguments) if name in _APART else _figures(arguments, name, demos[name])
         line = "  ".join(f"{figure} {value:.3f}" for figure, value in figures.items())
         print(f"{name:16} {arguments.scenes} scenes, {time.monotonic() - started:.0f} s  {line}")
 
@@ -63,9 +65,18 @@ def _answers(arguments: argparse.Namespace) -> dict[str, float]:
     return evaluate_answers(model, processor, _views(arguments, "vlm"))
 
 
+def _retrieval(arguments: argparse.Namespace) -> dict[str, float]:
+    model, processor = load_clip(CHECKPOINTS / "clip")
+    return evaluate_retrieval(model, processor, _views(arguments, "clip"))
+
+
 def _views(arguments: argparse.Namespace, name: str) -> Iterator[View]:
     views = (held_out(index, arguments.width, arguments.height) for index in range(arguments.scenes))
     return iter(tqdm(views, total=arguments.scenes, desc=name, leave=False))
+
+
+_APART: dict[str, Callable[[argparse.Namespace], dict[str, float]]] = {"vlm": _answers, "clip": _retrieval}
+"""What is asked through transformers alone."""
 
 
 if __name__ == "__main__":

@@ -1,0 +1,47 @@
+"""How well pictures and captions find each other, asked through the public interface of transformers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModel, AutoProcessor
+
+from vision_model_repo.demo.captions import caption, layout
+from vision_model_repo.demo.scenes import View
+
+CANDIDATES = 50
+"""Scenes among which one is sought."""
+
+
+def load_clip(folder: Path) -> tuple[Any, Any]:
+    model = AutoModel.from_pretrained(folder, dtype=torch.float32)
+    return model.eval(), AutoProcessor.from_pretrained(folder)
+
+
+@torch.inference_mode()
+def evaluate_retrieval(model: Any, processor: Any, views: Iterable[View]) -> dict[str, float]:
+    """Shares of captions, one a scene, whose own scene is the nearest, or among the nearest five, of each set of
+    fifty; and of scenes whose own caption is. What is left over of the last set of fifty is not counted."""
+    was_training = model.training
+    model.eval()
+    ranks: dict[str, list[torch.Tensor]] = {"text_to_image": [], "image_to_text": []}
+    numbered = enumerate(views)
+    while len(some := list(islice(numbered, CANDIDATES))) == CANDIDATES:
+        texts = [caption(layout(view), index) for index, view in some]
+        images = [view.image for _, view in some]
+        outputs = model(**processor(text=texts, images=images, return_tensors="pt", padding=True))
+        scores = outputs.logits_per_text
+        for name, table in (("text_to_image", scores), ("image_to_text", scores.T)):
+            # Ties count against it.
+            ranks[name].append((table >= table.diagonal()[:, None]).sum(1))
+    model.train(was_training)
+    return {
+        f"{name} recall@{most}": float(np.mean(torch.cat(rank).numpy() <= most))
+        for name, rank in ranks.items()
+        for most in (1, 5)
+    }

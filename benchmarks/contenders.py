@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import cycle
@@ -54,26 +53,21 @@ class Way:
         return 1000 * self.cpu_seconds[clients] / max(1, len(self.loads[clients].times))
 
 
-def start_all(
-    running: ExitStack,
-    cores: Collection[int],
-    peers: Sequence[str],
-    pictures: Sequence[bytes],
-    bare: Sequence[bytes],
-) -> list[Way]:
-    """Starts our server, and the peers that are installed, and gives the ways to ask them."""
+def contenders(
+    cores: Collection[int], peers: Sequence[str], pictures: Sequence[bytes], bare: Sequence[bytes]
+) -> Iterator[list[Way]]:
+    """Starts our server, and then each of the peers that is installed, alone; gives the ways to ask it."""
     # Nobody's log has a line for each request.
-    ours = running.enter_context(our_server(cores=cores, command=DUMMY_APP, LOG_LEVEL="WARNING"))
-    ways = [*_our_ways(ours, pictures), _by_id(ours, pictures), *_our_ways(ours, bare, bare=True)]
+    with our_server(cores=cores, command=DUMMY_APP, LOG_LEVEL="WARNING") as ours:
+        yield [*_our_ways(ours, pictures), _by_id(ours, pictures), *_our_ways(ours, bare, bare=True)]
     probe = json_request("/json", {"image": encode_base64(bare[0])})
     for name in peers:
         package, module = PEERS[name]
         if find_spec(package) is None:
             print(f"{name} is left out: {package} is not installed (pip install 'vision-model-repo[bench]').")
             continue
-        peer = running.enter_context(peer_server(f"benchmarks.peers.{module}", probe, cores=cores))
-        ways += [*_peer_ways(name, peer, pictures), *_peer_ways(name, peer, bare, bare=True)]
-    return ways
+        with peer_server(f"benchmarks.peers.{module}", probe, cores=cores) as peer:
+            yield [*_peer_ways(name, peer, pictures), *_peer_ways(name, peer, bare, bare=True)]
 
 
 def our_json(image: str | dict[str, str]) -> bytes:

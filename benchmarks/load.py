@@ -18,6 +18,8 @@ from benchmarks.report import percentile
 
 T = TypeVar("T")
 BOUNDARY = "benchmark-boundary"
+ANSWER_SECONDS = 60.0
+"""After which a request counts as not answered."""
 
 
 @dataclass(slots=True)
@@ -169,8 +171,11 @@ async def _client(url: str, requests: Iterator[bytes], until: float, every: floa
                 connection = await Connection.to(url)
             started = time.perf_counter()
             try:
-                status, _ = await connection.ask(request)
-            except ConnectionError:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    status, _ = await connection.ask(request)
+            except (ConnectionError, TimeoutError):
+                connection.close()
+                connection.open = False
                 status = 0
             ended = time.perf_counter()
             if status == 200:

@@ -1,8 +1,8 @@
 """What serving itself costs: a model that does nothing, and a 100 KB JPEG as JSON, as a form and by its id.
 
-The server has one half of the cores and its clients the other. All servers are up from the beginning, those whose turn
-it is not are stopped, and they take turns in every round, so that a machine that slows down does so for all. The floor
-is the same bytes parsed and decoded in a loop, with nothing around it, on the server's cores.
+The server has one half of the cores and its clients the other. One server runs at a time, ours first. The floor is the
+same bytes parsed and decoded in a loop, with nothing around it, on the server's cores: the best of some trials before
+the servers and after them.
 
 python -m benchmarks.overhead
 """
@@ -13,10 +13,9 @@ import argparse
 import time
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from statistics import median
+from itertools import product
 
-from benchmarks.contenders import OURS, PEERS, Way, encode_base64, our_json, start_all
+from benchmarks.contenders import OURS, PEERS, Way, contenders, encode_base64, our_json
 from benchmarks.pictures import padded_photographs, photographs
 from benchmarks.report import at_least, at_most, print_table
 from benchmarks.server import Server, halves, on_cores
@@ -45,33 +44,25 @@ def main() -> None:
     server_cores, client_cores = halves()
     pictures = photographs(8)
     floors: dict[str, list[float]] = {"JSON": [], "form": []}
-    with ExitStack() as running, on_cores(client_cores):
-        ways = start_all(running, server_cores, options.peers, pictures, padded_photographs(8))
-        servers = list(dict.fromkeys(way.server for way in ways))
-        with alone(servers[0], servers):
-            idle = idle_percent(servers[0], options.idle_seconds)
-        for _ in range(options.rounds):
-            with alone(None, servers):
-                for sent, rates in floors.items():
-                    rates.append(floor(sent, pictures, server_cores, options.seconds))
-            for server in servers:
-                with alone(server, servers):
-                    for way in ways:
-                        for clients in [BARE_CLIENTS] if way.bare else options.clients:
-                            if way.server is server:
-                                way.measure(clients, options.seconds)
-    print_decoding(ways, options.clients, {sent: median(rates) for sent, rates in floors.items()})
+    ways: list[Way] = []
+    idle = float("nan")
+
+    def measure_floors() -> None:
+        for sent, rates in floors.items():
+            rates += [floor(sent, pictures, server_cores, options.seconds) for _ in range(options.rounds)]
+
+    measure_floors()
+    with on_cores(client_cores):
+        for to_one in contenders(server_cores, options.peers, pictures, padded_photographs(8)):
+            if not ways:
+                idle = idle_percent(to_one[0].server, options.idle_seconds)
+            for _, way in product(range(options.rounds), to_one):
+                for clients in [BARE_CLIENTS] if way.bare else options.clients:
+                    way.measure(clients, options.seconds)
+            ways += to_one
+    measure_floors()
+    print_decoding(ways, options.clients, {sent: max(rates) for sent, rates in floors.items()})
     print_bare(ways, idle)
-
-
-@contextmanager
-def alone(server: Server | None, servers: Sequence[Server]) -> Iterator[None]:
-    """Stops all servers but one."""
-    with ExitStack() as stopped:
-        for other in servers:
-            if other is not server:
-                stopped.enter_context(other.stopped())
-        yield
 
 
 def idle_percent(server: Server, seconds: float) -> float:

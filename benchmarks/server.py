@@ -46,18 +46,6 @@ class Server:
     def resident_mb(self) -> float:
         return sum(process.memory_info().rss for process in self.processes()) / 2**20
 
-    @contextmanager
-    def stopped(self) -> Iterator[None]:
-        """Lets none of its processes run meanwhile, so that it takes nothing from another server."""
-        processes = self.processes()
-        for process in processes:
-            process.suspend()
-        try:
-            yield
-        finally:
-            for process in processes:
-                process.resume()
-
 
 def halves() -> tuple[set[int], set[int]]:
     """Cores for a server and cores for its clients; all for both where there is but one."""

@@ -14,7 +14,7 @@ from benchmarks.server import Server, our_server
 
 SHARED = {
     "prompts": ("--tiny --prompts 1 2 --repeats 1", "a full forward per prompt"),
-    "second_look": ("--tiny --repeats 1", "a click"),
+    "second_look": ("--tiny --repeats 1", "the next click"),
     "batching": ("--clients 2 --requests 4 --rounds 1 --models dinov3", "demo/dinov3"),
     "features": ("--images 1 --repeats 1 --layers 1", "npz of float16"),
     "responsive": ("--clients 1 --probes 10", "GET /health"),

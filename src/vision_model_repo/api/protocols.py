@@ -32,6 +32,7 @@ class Protocol:
         work_paths: beginnings of those where a POST asks for inference, or brings what is to be kept.
         work_endings: ends of those where a GET asks for inference.
         own_paths: beginnings of those that are its own even where another protocol has the root.
+        own_routes: whole paths of the same kind.
     """
 
     name: str
@@ -42,6 +43,11 @@ class Protocol:
     work_paths: tuple[str, ...] = ()
     work_endings: tuple[str, ...] = ()
     own_paths: tuple[str, ...] = ()
+    own_routes: frozenset[str] = frozenset()
+
+    def owns(self, path: str) -> bool:
+        """Whether a path at the root can mean this protocol alone."""
+        return path in self.own_routes or path.startswith(self.own_paths)
 
     @property
     def prefix(self) -> str:
@@ -83,7 +89,7 @@ class Protocols:
         for protocol in self.protocols:
             if path.startswith(f"{protocol.prefix}/"):
                 return protocol, path.removeprefix(protocol.prefix)
-        owners = (protocol for protocol in self.protocols[1:] if path.startswith(protocol.own_paths))
+        owners = (protocol for protocol in self.protocols[1:] if protocol.owns(path))
         return next(owners, self.root), path
 
     def is_open(self, scope: Scope) -> bool:

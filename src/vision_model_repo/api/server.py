@@ -12,6 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from vision_model_repo import __version__
 from vision_model_repo.api import errors, middleware, openapi
+from vision_model_repo.api.ingrain.routes import INGRAIN
 from vision_model_repo.api.native.routes import NATIVE
 from vision_model_repo.api.openai.routes import OPENAI
 from vision_model_repo.api.pixano.routes import PIXANO
@@ -22,7 +23,7 @@ from vision_model_repo.models.catalog import Catalog
 from vision_model_repo.serving import OneProcess, log_somewhere
 from vision_model_repo.settings import Settings
 
-PROTOCOLS = (NATIVE, OPENAI, PIXANO)
+PROTOCOLS = (NATIVE, INGRAIN, OPENAI, PIXANO)
 DESCRIPTION = """
 Segmentation, detection, depth and features of images, by prompt, over HTTP.
 

@@ -1,5 +1,6 @@
 """Writes what settings, catalog and pyproject.toml already say: CONFIG.md, .env.example, requirements.api.txt,
-docs/models.md and the table of models in README.md. `make generate` runs it; a test fails when a file is behind.
+docs/models.md, docs/paths.md and the table of models in README.md. `make generate` runs it; a test fails when a file
+is behind.
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
+from fastapi import FastAPI
 from pydantic.fields import FieldInfo
 
-from vision_model_repo.models.catalog import BUILT_IN
+from vision_model_repo.api.protocols import Protocol
+from vision_model_repo.api.server import PROTOCOLS
+from vision_model_repo.models.catalog import BUILT_IN, Catalog
 from vision_model_repo.settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -50,6 +54,7 @@ def outputs() -> dict[Path, str]:
         ROOT / "requirements.api.txt": requirements(),
         ROOT / "README.md": with_model_table((ROOT / "README.md").read_text()),
         ROOT / "docs" / "models.md": model_list(),
+        ROOT / "docs" / "paths.md": path_table(),
     }
 
 
@@ -104,6 +109,35 @@ def model_list() -> str:
         parts.extend([f"- `{spec.demo}`, embedded in this package"] if spec.demo else [])
         parts.append("")
     return "\n".join(parts)
+
+
+def path_table() -> str:
+    """Every path, who answers it at the root, and under which prefixes it is as well."""
+    spoken = {protocol.name: _described(protocol) for protocol in PROTOCOLS}
+    lines = [
+        "# Paths\n",
+        "Every protocol is under its prefix. At the root a path belongs to the first that has it, of "
+        f"{', '.join(spoken)}; `ROOT_PROTOCOL`, or `serve --protocol NAME`, puts another one first. `/docs` describes "
+        "all of them.\n",
+        "| path | at the root | under | what it does |",
+        "| --- | --- | --- | --- |",
+    ]
+    for path in dict.fromkeys(path for paths in spoken.values() for path in paths):
+        names = [name for name, paths in spoken.items() if path in paths]
+        prefixes = ", ".join(f"`/{name}`" for name in names)
+        lines.append(f"| `{path}` | {names[0]} | {prefixes} | {spoken[names[0]][path]} |")
+    return "\n".join(lines) + "\n"
+
+
+def _described(protocol: Protocol) -> dict[str, str]:
+    """What a protocol's paths do, by method and path."""
+    app = FastAPI()
+    app.include_router(protocol.router(Catalog(BUILT_IN)))
+    return {
+        f"{method.upper()} {path}": described["summary"]
+        for path, methods in app.openapi()["paths"].items()
+        for method, described in methods.items()
+    }
 
 
 def _linked(model_id: str) -> str:

@@ -25,6 +25,7 @@ from vision_model_repo.models.torch_model import (
     read,
     read_processor,
 )
+from vision_model_repo.tasks.embedding import EmbeddingRequest, EmbeddingResult, unit_length
 from vision_model_repo.tasks.features import FeatureRequest, FeatureResult
 
 NETWORKS: dict[str, type[PreTrainedModel]] = {"dinov3_vit": DINOv3ViTModel, "dinov3_convnext": DINOv3ConvNextModel}
@@ -38,17 +39,22 @@ class Features(HostArrays):
     pooled: NDArray[np.float32]
 
 
+Request = FeatureRequest | EmbeddingRequest
+Result = FeatureResult | EmbeddingResult
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
-    """Whether the vectors shall have unit length, and the features of the image."""
+    """Whether the vectors shall have unit length, whether one for the image is enough, and the image's features."""
 
     normalize: bool
+    embedding: bool = False
     features: Features | None = None
 
 
 class Dinov3(
-    TorchModel[FeatureRequest, Item, Features, FeatureResult],
-    EncoderModel[FeatureRequest, Item, Features, FeatureResult, Tensor, Features],
+    TorchModel[Request, Item, Features, Result],
+    EncoderModel[Request, Item, Features, Result, Tensor, Features],
 ):
     """DINOv3 on one device."""
 
@@ -68,7 +74,10 @@ class Dinov3(
         )
         self._grid = (size["height"] // patch, size["width"] // patch)
 
-    def preprocess(self, request: FeatureRequest) -> Item:
+    def preprocess(self, request: Request) -> Item:
+        if isinstance(request, EmbeddingRequest):
+            request.check_image()
+            return Item(request.normalize, embedding=True)
         return Item(request.normalize)
 
     def prepare(self, image: NDArray[np.uint8]) -> Tensor:
@@ -87,10 +96,12 @@ class Dinov3(
     def forward(self, items: Sequence[Item]) -> list[Features]:
         return [item.features for item in items if item.features is not None]
 
-    def postprocess(self, raw: Features, item: Item) -> FeatureResult:
+    def postprocess(self, raw: Features, item: Item) -> Result:
         tokens, pooled = raw.tokens, raw.pooled
         if item.normalize:
-            tokens, pooled = _unit_length(tokens), _unit_length(pooled)
+            tokens, pooled = unit_length(tokens), unit_length(pooled)
+        if item.embedding:
+            return EmbeddingResult(pooled[None])
         return FeatureResult(tokens, pooled, self._grid)
 
 
@@ -103,7 +114,3 @@ def load(checkpoint: Checkpoint, *, device: str, dtype: str) -> Dinov3:
     network = NETWORKS[check_architecture(checkpoint, list(NETWORKS))]
     processor = read_processor(DINOv3ViTImageProcessor, checkpoint)
     return Dinov3(checkpoint, place(read(network, checkpoint), device=device, dtype=dtype), processor)
-
-
-def _unit_length(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32(1e-12))

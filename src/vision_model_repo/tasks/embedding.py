@@ -37,15 +37,20 @@ class EmbeddingRequest:
     prompt: str | None = None
     digest: str | None = None
 
-    @property
-    def image(self) -> NDArray[np.uint8]:
-        """The only image. Raises InvalidInput where there is none, or several."""
+    def check_image(self) -> None:
+        """For models that embed one image at a time, and no text. Raises InvalidInput where something else is asked."""
         if self.texts or not self.images:
             raise InvalidInput("This model does not support text inference. It embeds images.")
-        image, *others = self.images
-        if others:
+        if len(self.images) > 1:
             raise InvalidInput("This model embeds one image at a time.")
-        return image
+        if self.prompt is not None:
+            raise InvalidInput("This model has no prompts.")
+
+    @property
+    def image(self) -> NDArray[np.uint8]:
+        """The only image. Raises InvalidInput where there is none, or something beside it."""
+        self.check_image()
+        return next(iter(self.images))
 
     def split(self, texts_at_once: int = TEXTS_AT_ONCE) -> list[EmbeddingRequest]:
         """The same as requests of one image or a few texts, for an engine to batch with what others ask."""

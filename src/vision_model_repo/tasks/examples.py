@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision_model_repo.tasks.chat import ChatRequest
+from vision_model_repo.tasks.classification import ClassificationRequest
 from vision_model_repo.tasks.depth import DepthRequest
 from vision_model_repo.tasks.detection import DetectionRequest
 from vision_model_repo.tasks.features import FeatureRequest
@@ -22,6 +23,7 @@ EXAMPLES: Mapping[str, Callable[[NDArray[np.uint8]], Any]] = {
     "segmentation": lambda image: SegmentationRequest(image, (SegmentationPrompt("object"),)),
     "detection": lambda image: DetectionRequest(image, ("object",)),
     "depth": DepthRequest,
+    "classification": ClassificationRequest,
     "features": FeatureRequest,
     "chat": lambda image: ChatRequest.ask("What is in this image?", [image], max_new_tokens=2),
     "tracking": lambda image: TrackRequest(image, 0, TrackMemory(), (TrackPrompt(0, 1, _middle_of(image)),)),

@@ -40,7 +40,9 @@ class Vectors(Named):
 
     normalize: bool | None = Field(True, description="Scale every vector to unit length; null means no.")
     n_dims: int | None = Field(
-        None, description="Components of each vector that are kept, for models trained for it; all if null."
+        None,
+        description="Components of each vector that are kept, for models trained for it; all if null.",
+        examples=[256],
     )
 
 
@@ -100,8 +102,12 @@ class IngrainVectors(Timed):
 class IngrainJointVectors(Timed):
     """A vector for each text and each image."""
 
-    text_embeddings: list[list[float]] | None = Field(description="Of the texts; null if there are none.")
-    image_embeddings: list[list[float]] | None = Field(description="Of the images; null if there are none.")
+    text_embeddings: list[list[float]] | None = Field(
+        description="Of the texts; null if there are none.", examples=[[[0.2]]]
+    )
+    image_embeddings: list[list[float]] | None = Field(
+        description="Of the images; null if there are none.", examples=[[[0.3]]]
+    )
 
 
 class IngrainProbabilities(Timed):
@@ -127,7 +133,9 @@ class LoadedModels(IngrainModel):
 class RepositoryModel(LoadedModel):
     """A model that can be asked, or loaded again."""
 
-    state: State | None = Field(description="READY in memory; null for one that nobody has loaded by name.")
+    state: State | None = Field(
+        description="READY in memory; null for one that nobody has loaded by name.", examples=["READY"]
+    )
 
 
 class RepositoryModels(IngrainModel):
@@ -152,5 +160,6 @@ class IngrainMetrics(IngrainModel):
     """What models have done since the server started."""
 
     model_stats: list[dict[str, Any]] = Field(
-        description="One entry for each model that was used or is in memory. Whole numbers are strings, null is none."
+        description="One entry for each model that was used or is in memory. Whole numbers are strings, null is none.",
+        examples=[[{"name": "intfloat/e5-small-v2", "inferenceCount": "48"}]],
     )

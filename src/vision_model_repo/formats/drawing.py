@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import wrap
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,9 @@ PALETTE: tuple[Color, ...] = (
     (128, 128, 255),
 )
 """Colours that stay apart on a photograph; labels take them in the order of their first appearance."""
+
+CAPTION_MARGIN = 8
+"""Pixels around a text below an image."""
 
 FILL = 75
 """Opacity of a mask's inside, of 255; its outline is opaque."""
@@ -112,6 +116,22 @@ def draw_similarity(image: Rgb, similarity: NDArray[np.floating]) -> Rgb:
     gray = np.asarray(Image.fromarray(image).convert("L"), np.float32)[..., None]
     strength = 0.2 + 0.5 * heat[..., None]
     return (gray * (1 - strength) + _colormap(heat) * strength + 0.5).astype(np.uint8)
+
+
+def draw_caption(image: Rgb, text: str) -> Rgb:
+    """The image above a text, which is wrapped to its width and cut off where it would be longer than the image."""
+    height, width = image.shape[:2]
+    font = ImageFont.load_default(size=max(12, height // 24))
+    columns = max(8, int((width - 2 * CAPTION_MARGIN) / font.getlength("x")))
+    rows = [row for line in text.splitlines() for row in wrap(line, columns) or [""]]
+    row_height = font.getbbox("Ag")[3] + CAPTION_MARGIN // 2
+    rows = rows[: max(1, int(height // row_height))]
+    canvas = Image.new("RGB", (width, height + int(len(rows) * row_height) + 2 * CAPTION_MARGIN), "white")
+    canvas.paste(Image.fromarray(image))
+    ImageDraw.Draw(canvas).multiline_text(
+        (CAPTION_MARGIN, height + CAPTION_MARGIN), "\n".join(rows), "black", font, spacing=CAPTION_MARGIN // 2
+    )
+    return np.array(canvas)
 
 
 def _colors(labels: Sequence[str]) -> dict[str, Color]:

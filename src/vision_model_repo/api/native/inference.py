@@ -11,6 +11,8 @@ from typing import Any
 
 from vision_model_repo.api.concurrency import gather_or_cancel
 from vision_model_repo.api.native.answer import Answer, summarize
+from vision_model_repo.api.native.chat import NativeChat
+from vision_model_repo.api.native.classification import NativeClassification
 from vision_model_repo.api.native.depth import NativeDepth
 from vision_model_repo.api.native.detection import NativeDetection
 from vision_model_repo.api.native.features import NativeFeatures
@@ -29,6 +31,8 @@ TASKS: dict[str, NativeTask[Any, Any, Any, Any]] = {
     "detection": NativeDetection(),
     "depth": NativeDepth(),
     "features": NativeFeatures(),
+    "classification": NativeClassification(),
+    "chat": NativeChat(),
 }
 
 

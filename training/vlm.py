@@ -25,7 +25,7 @@ from transformers import LlavaForConditionalGeneration, LlavaProcessor, PreTrain
 
 from training.common import CHECKPOINTS, Run, report
 from training.data import SceneCache, held_out
-from training.vlm_data import MOST, PLAIN_SHARES, PREFIX, SHARES, Batch, Sampler
+from training.vlm_data import HARD_SHARES, MOST, PLAIN_SHARES, PREFIX, SHARES, Batch, Sampler
 from training.vlm_evaluation import evaluate_answers
 from training.vlm_model import (
     ADDITIONAL_TOKENS,
@@ -44,6 +44,8 @@ LOOKING = 0.08
 """Share of the run in which the tower learns alone."""
 PLAIN = 0.2
 """Share of the run until which only the plain kinds are asked."""
+HARD = 0.65
+"""Share of the run from which the hard kinds are asked more often."""
 DENSE_WEIGHT = 0.5
 
 
@@ -63,6 +65,7 @@ class Learner(nn.Module):
         self.places = nn.Linear(WIDTH, 2)
         self.counts = nn.Linear(ADDITIONAL_TOKENS * WIDTH, len(phrases()) * (MOST + 1))
         self.outermost = nn.Linear(ADDITIONAL_TOKENS * WIDTH, 2 * (len(COLORS) + len(SHAPES)))
+        self.ends = nn.Linear(WIDTH, 2)
         self.color_weights = torch.tensor([1.0] * len(COLORS) + [0.2])
 
     def look(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -86,6 +89,7 @@ class Learner(nn.Module):
             "counts": F.cross_entropy(counts, batch.counts.flatten()),
             "outermost": sum(map(F.cross_entropy, ends, batch.outermost.flatten(0, 1).unbind(1)), torch.zeros(())),
         }
+        losses["ends"] = F.binary_cross_entropy_with_logits(self.ends(patches[solid]), batch.ends.flatten(1, 2)[solid])
         return states, losses
 
     def logits(self, batch: Batch, states: Tensor, where: Tensor) -> Tensor:
@@ -115,6 +119,12 @@ class Learner(nn.Module):
             if (mine := counted & (kinds == index)).any()
         }
         return F.cross_entropy(logits, targets), shares
+
+
+def shares(progress: float) -> dict[str, float]:
+    if progress < PLAIN:
+        return PLAIN_SHARES
+    return SHARES if progress < HARD else HARD_SHARES
 
 
 def export(model: LlavaForConditionalGeneration, processor: LlavaProcessor, folder: Path) -> None:
@@ -152,7 +162,7 @@ def main() -> None:
     coming = ahead.submit(sampler.batch, arguments.images, arguments.questions)
     while run.clock.progress < 1:
         batch = coming.result()
-        sampler.shares = PLAIN_SHARES if run.clock.progress < PLAIN else SHARES
+        sampler.shares = shares(run.clock.progress)
         coming = ahead.submit(sampler.batch, arguments.images, arguments.questions)
         if not speaks and run.clock.progress >= LOOKING:
             speaks = True

@@ -99,7 +99,8 @@ def measure(
         ready = time.perf_counter() - started
         for way in ways.values():
             # The first answer of a model may have to load it.
-            way.loads.clear(), way.cpu_seconds.clear()
+            way.loads.clear()
+            way.cpu_seconds.clear()
             for count in clients:
                 way.measure(count, seconds)
         return Contender(name, ready, len(server.processes()), server.resident_mb(), proportional_mb(server), ways)

@@ -95,9 +95,9 @@ def print_from_logits(masks: int, size: tuple[int, int], their_masks: int) -> No
 
 
 def alone(way: Callable[[NDArray[np.float32], tuple[int, int]], object], masks: int, size: tuple[int, int]) -> Cost:
-    """Measures in a new process, which has imported all of this and done nothing else."""
+    """Measures in a new process, which has imported what takes long and done nothing else."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__spec__.name])
+    context.set_forkserver_preload(["transformers", "vision_model_repo.models.sam3_answers"])
     with ProcessPoolExecutor(1, mp_context=context) as process:
         return process.submit(cost_of, way, masks, size).result()
 

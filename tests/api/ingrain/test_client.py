@@ -9,6 +9,7 @@ import ingrain
 import numpy as np
 import pytest
 from ingrain.ingrain_errors import IngrainWebException
+from PIL import Image
 
 from tests.api.conftest import IMAGE, LiveServer, b64, encoded
 from tests.api.ingrain.stand_ins import LABELS
@@ -26,8 +27,6 @@ def asking(request: pytest.FixtureRequest, server: LiveServer) -> ingrain.Client
 def big_image() -> str:
     """More than a megabyte, with which the client waits for leave to send it."""
     noise = np.random.default_rng(0).integers(0, 255, (640, 640, 3), np.uint8)
-    from PIL import Image
-
     return b64(encoded(Image.fromarray(noise)))
 
 
@@ -113,6 +112,7 @@ def test_metrics_count_what_was_done(client: ingrain.Client, names: Path) -> Non
     assert whole(after.inference_stats["success"].count) == whole(before.inference_stats["success"].count) + 3
     assert whole(after.inference_stats["fail"].count) == whole(before.inference_stats["fail"].count) + 1
     assert whole(after.last_inference) > 1.7e12
+    assert after.batch_stats is not None
     assert after.batch_stats[0].batch_size == "1" and whole(after.batch_stats[0].compute_infer.ns) > 0
 
 

@@ -24,7 +24,7 @@ async def list_models(engine: EngineDependency) -> ModelList:
     return ModelList(data=[_listed(spec) for spec in chat_models(engine.manager.catalog)])
 
 
-@router.get("/{model}", responses=describe(400, 404))
+@router.get("/{model}", responses=describe(400, 404, 422))
 async def get_model(engine: EngineDependency, model: str) -> ListedModel:
     """One model, by its name."""
     return _listed(find_model(engine.manager.catalog, model)[0])

@@ -28,7 +28,7 @@ GOAL_SECONDS = 1.5
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--requests", nargs="+", default=list(ANSWERS), choices=ANSWERS)
     options = parser.parse_args()
     seconds: dict[str, list[float]] = {name: [] for name in (HEALTH, *options.requests, IMPORTS)}

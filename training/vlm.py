@@ -5,8 +5,8 @@
     python -m training.vlm --minutes 90
 
 A Llava whose vision tower begins as the embedded DINOv3. The tower first learns what each patch shows, where objects
-have their middle, how many of each kind there are and which are outermost; then the language model learns to answer,
-sixteen questions a picture on one look at it, while the tower goes on with its own lessons.
+have their middle and how many of each kind there are; then the language model learns to answer, sixteen questions a
+picture on one look at it, while the tower goes on with its own lessons.
 """
 
 from __future__ import annotations
@@ -64,8 +64,6 @@ class Learner(nn.Module):
         self.centres = nn.Linear(WIDTH, 1)
         self.places = nn.Linear(WIDTH, 2)
         self.counts = nn.Linear(ADDITIONAL_TOKENS * WIDTH, len(phrases()) * (MOST + 1))
-        self.outermost = nn.Linear(ADDITIONAL_TOKENS * WIDTH, 2 * (len(COLORS) + len(SHAPES)))
-        self.ends = nn.Linear(WIDTH, 2)
         self.color_weights = torch.tensor([1.0] * len(COLORS) + [0.2])
 
     def look(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -79,7 +77,6 @@ class Learner(nn.Module):
         along = (torch.arange(side) + 0.5) / side * 2 - 1
         places = torch.stack(torch.meshgrid(along, along, indexing="xy"), -1).flatten(0, 1).expand(len(states), -1, -1)
         counts = self.counts(whole).unflatten(1, (-1, MOST + 1)).flatten(0, 1)
-        ends = self.outermost(whole).unflatten(1, (2, -1)).flatten(0, 1).split([len(COLORS), len(SHAPES)], 1)
         middle = self.centres(patches).squeeze(-1)
         losses = {
             "patch color": F.cross_entropy(self.colors(patches).flatten(0, 1), colors.flatten(), self.color_weights),
@@ -87,9 +84,7 @@ class Learner(nn.Module):
             "centre": 10 * F.binary_cross_entropy_with_logits(middle, batch.centres.flatten(1)),
             "position": F.mse_loss(self.places(patches), places),
             "counts": F.cross_entropy(counts, batch.counts.flatten()),
-            "outermost": sum(map(F.cross_entropy, ends, batch.outermost.flatten(0, 1).unbind(1)), torch.zeros(())),
         }
-        losses["ends"] = F.binary_cross_entropy_with_logits(self.ends(patches[solid]), batch.ends.flatten(1, 2)[solid])
         return states, losses
 
     def logits(self, batch: Batch, states: Tensor, where: Tensor) -> Tensor:

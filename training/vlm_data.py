@@ -15,14 +15,14 @@ from transformers import DINOv3ViTImageProcessor, PreTrainedTokenizerFast
 from training.common import draw_scene, jitter
 from training.data import SIZE, SceneCache
 from training.vlm_model import ASSISTANT, END, IMAGE_TOKENS, PATCH_SIZE, USER
-from vision_model_repo.demo.questions import Question, Sight, ask
+from vision_model_repo.demo.questions import Question, ask, count_of
 from vision_model_repo.demo.scenes import COLORS, SHAPES, phrases
 
-SHARES = {"count": 0.3, "existence": 0.2, "color": 0.12, "shape": 0.11, "list": 0.13, "place": 0.14}
+SHARES = {"count": 0.3, "existence": 0.2, "color": 0.15, "shape": 0.15, "list": 0.2}
 """How often each kind is asked in the middle of the run."""
 PLAIN_SHARES = {"count": 0.3, "existence": 0.2, "color": 0.25, "shape": 0.25}
 """How often at first."""
-HARD_SHARES = {"count": 0.3, "existence": 0.06, "color": 0.06, "shape": 0.06, "list": 0.2, "place": 0.32}
+HARD_SHARES = {"count": 0.45, "existence": 0.08, "color": 0.06, "shape": 0.06, "list": 0.35}
 """How often in the end, when the plain ones are known."""
 FOLLOW_UP = 0.25
 """How often a question continues the conversation before it."""
@@ -48,8 +48,6 @@ class Batch:
         colors, shapes: (I, G, G) what each patch shows at its centre, -1 on the ground.
         centres: (I, G, G) 1 where the middle of an object's visible part lies.
         counts: (I, P) how many objects each of the world's phrases fits.
-        outermost: (I, 2, 2) colour and shape of the objects farthest left and right.
-        ends: (I, G, G, 2) 1 on the patches of the object farthest left, and of the one farthest right.
     """
 
     pixels: Tensor
@@ -62,8 +60,6 @@ class Batch:
     shapes: Tensor
     centres: Tensor
     counts: Tensor
-    outermost: Tensor
-    ends: Tensor
 
     def mask(self) -> Tensor:
         """What attends to what, (I, 1, L, L) of L = prefix + T, to be added: conversations see the picture and
@@ -89,19 +85,15 @@ class Sampler:
 
     def batch(self, images: int, questions: int) -> Batch:
         rng = self._rng
-        pixels, grids, rows, counts, outermost = [], [], [], [], []
+        pixels, grids, rows, counts = [], [], [], []
         for _ in range(images):
             image, instances, _, names = draw_scene(self._cache, rng, int(SIZE * rng.choice([1.0, 1.0, 0.75])))
-            boxes = [np.flatnonzero((instances == index).any(0)) for index in range(len(names))]
-            seen = Sight(names, [float(columns[0] + columns[-1] + 1) / 2 / SIZE for columns in boxes])
             pixels.append(prepare(image, self._size, rng))
-            ends = [int(end(seen.centres)) for end in (np.argmin, np.argmax)]
-            grids.append(_labels(instances, names, ends, self._size // PATCH_SIZE))
-            counts.append(torch.tensor([min(seen.count(phrase), MOST) for phrase in phrases()]))
-            outermost.append(torch.tensor([_kind(names[end]) for end in ends]))
-            rows.append(self._row([self._question(seen) for _ in range(questions)]))
+            grids.append(_labels(instances, names, self._size // PATCH_SIZE))
+            counts.append(torch.tensor([min(count_of(names, phrase), MOST) for phrase in phrases()]))
+            rows.append(self._row([self._question(names) for _ in range(questions)]))
         tokens, talks, positions, targets, kinds = (pad_sequence(list(each), True) for each in zip(*rows, strict=True))
-        colors, shapes, centres, edges = (torch.stack(each) for each in zip(*grids, strict=True))
+        colors, shapes, centres = (torch.stack(each) for each in zip(*grids, strict=True))
         return Batch(
             pixels=torch.stack(pixels),
             tokens=tokens,
@@ -113,14 +105,12 @@ class Sampler:
             shapes=shapes,
             centres=centres,
             counts=torch.stack(counts),
-            outermost=torch.stack(outermost),
-            ends=edges,
         )
 
-    def _question(self, seen: Sight) -> Question:
-        names, shares = list(self.shares), list(self.shares.values())
+    def _question(self, names: list[str]) -> Question:
+        kinds, shares = list(self.shares), list(self.shares.values())
         while True:
-            if question := ask(seen, str(self._rng.choice(names, p=shares)), self._rng):
+            if question := ask(names, str(self._rng.choice(kinds, p=shares)), self._rng):
                 return question
 
     def _row(self, questions: list[Question]) -> list[Tensor]:
@@ -160,10 +150,8 @@ def prepare(image: NDArray[np.uint8], size: int, rng: np.random.Generator) -> Te
     return (pixels - mean[:, None, None]) / std[:, None, None]
 
 
-def _labels(
-    instances: NDArray[np.int8], names: list[str], ends: list[int], side: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Colours and shapes of patches, where objects have their middle, (G, G) each, and where the outermost are."""
+def _labels(instances: NDArray[np.int8], names: list[str], side: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Colours and shapes of patches, and where objects have their middle, (G, G) each."""
     height, width = instances.shape
     rows, columns = (((np.arange(side) + 0.5) / side * length).astype(int) for length in (height, width))
     grid = torch.from_numpy(instances[np.ix_(rows, columns)]).long()
@@ -172,7 +160,7 @@ def _labels(
     for index in range(len(names)):
         y, x = np.argwhere(instances == index).mean(0)
         centres[int(y / height * side), int(x / width * side)] = 1
-    return colors[grid], shapes[grid], centres, (grid[..., None] == torch.tensor(ends)).float()
+    return colors[grid], shapes[grid], centres
 
 
 def _kind(name: str) -> tuple[int, int]:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from vision_model_repo.demo.questions import KINDS, ask_one, sight
+from vision_model_repo.demo.questions import KINDS, ask_one
 from vision_model_repo.demo.scenes import View
 
 BATCH = 16
@@ -31,7 +31,7 @@ def evaluate_answers(model: Any, processor: Any, views: Iterable[View]) -> dict[
     right: dict[str, list[bool]] = defaultdict(list)
     numbered = enumerate(views)
     while some := list(islice(numbered, BATCH)):
-        questions = [ask_one(sight(view), index) for index, view in some]
+        questions = [ask_one(view.names, index) for index, view in some]
         answers = reply(model, processor, [view.image for _, view in some], [each.text for each in questions])
         for question, answer in zip(questions, answers, strict=True):
             right[question.kind].append(answer == question.answer)

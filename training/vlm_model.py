@@ -92,8 +92,6 @@ def _texts() -> Iterator[str]:
     yield from itertools.chain(questions.COUNTS, questions.COLOR_OF, questions.SHAPE_OF, questions.LISTS)
     for template in questions.EXISTENCE:
         yield template.format("cube", a="a", s="cubes")
-    for side in ("left", "right"):
-        yield from (template.format(side) for template in questions.PLACES)
     for color, shape in itertools.product(COLORS, SHAPES):
         yield f"{color} {shape} objects"
         yield f"a {color} {shape} and two {color} {shape}s, three, four, five, six"

@@ -7,10 +7,10 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
-from vision_model_repo.demo.questions import KINDS, Question, Sight, ask, ask_all, ask_one, listing, sight
+from vision_model_repo.demo.questions import KINDS, Question, ask, ask_all, ask_one, listing
 from vision_model_repo.demo.scenes import COLORS, SHAPES, View, render, sample_scene
 
-THREE = Sight(["red cube", "blue cone", "red sphere"], [0.5, 0.2, 0.8])
+THREE = ["red cube", "blue cone", "red sphere"]
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def asked(views: list[View]) -> dict[str, list[tuple[View, Question]]]:
     questions = defaultdict(list)
     for seed, view in enumerate(views):
         for _ in range(4):
-            for question in ask_all(sight(view), np.random.default_rng(seed)):
+            for question in ask_all(view.names, np.random.default_rng(seed)):
                 questions[question.kind].append((view, question))
     return questions
 
@@ -51,15 +51,8 @@ def test_colours_and_shapes_are_those_of_the_only_one(asked: dict[str, list[tupl
         assert question.answer in name.split()
 
 
-def test_places_are_those_of_the_boxes(asked: dict[str, list[tuple[View, Question]]]) -> None:
-    for view, question in asked["place"]:
-        outermost = np.argmin if "left" in question.text else np.argmax
-        centres = view.boxes[:, 0] + view.boxes[:, 2]
-        assert question.answer == f"a {view.names[int(outermost(centres))]}"
-
-
 def test_no_kind_can_be_guessed(asked: dict[str, list[tuple[View, Question]]]) -> None:
-    most = {"count": 0.45, "existence": 0.56, "color": 0.3, "shape": 0.4, "list": 0.1, "place": 0.2}
+    most = {"count": 0.45, "existence": 0.56, "color": 0.3, "shape": 0.4, "list": 0.1}
     assert set(asked) == set(KINDS)
     for kind, share in most.items():
         answers = Counter(question.answer for _, question in asked[kind])
@@ -67,21 +60,21 @@ def test_no_kind_can_be_guessed(asked: dict[str, list[tuple[View, Question]]]) -
 
 
 def test_the_same_seed_asks_the_same(views: list[View]) -> None:
-    seen = [sight(view) for view in views[:30]]
+    seen = [view.names for view in views[:30]]
     assert [ask_one(each, 7) for each in seen] == [ask_one(each, 7) for each in seen]
     assert len({ask_one(seen[0], seed).text for seed in range(30)}) > 10
 
 
 def test_kinds_take_turns(views: list[View]) -> None:
-    kinds = Counter(ask_one(sight(view), seed).kind for seed, view in enumerate(views))
+    kinds = Counter(ask_one(view.names, seed).kind for seed, view in enumerate(views))
     assert set(kinds) == set(KINDS)
     assert min(kinds.values()) >= len(views) / len(KINDS) / 2
 
 
 def test_what_has_no_answer_is_not_asked() -> None:
     rng = np.random.default_rng(0)
-    twins = Sight(["red cube", "red cube"], [0.5, 0.51])
-    assert [ask(twins, kind, rng) for kind in ("color", "shape", "place")] == [None, None, None]
+    twins = ["red cube", "red cube"]
+    assert [ask(twins, kind, rng) for kind in ("color", "shape")] == [None, None]
     for _ in range(20):
         question = ask(THREE, "shape", rng)
         assert question is not None

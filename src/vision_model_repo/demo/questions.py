@@ -13,10 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vision_model_repo.demo.scenes import COLORS, SHAPES, View, phrases
+from vision_model_repo.demo.scenes import COLORS, SHAPES, phrases
 
-CLEAR_LEAD = 0.05
-"""Share of the width by which an object must be farther left or right than any other to be asked for."""
 STRANGERS = tuple("dog cat car table pyramid ring star chair tree house hand face road cup phone truck bottle".split())
 """What the world has no name for and no example of."""
 STRANGER_SHARE = 0.1
@@ -35,7 +33,6 @@ LISTS = (
     "what do you see?",
     "list the objects.",
 )
-PLACES = ("what is on the far {}?", "which object is on the far {}?", "what is the object farthest to the {}?")
 
 
 @dataclass(frozen=True)
@@ -53,40 +50,23 @@ class Question:
     answer: str
 
 
-@dataclass(frozen=True)
-class Sight:
-    """What questions are about: the visible objects, and the horizontal centres of their boxes, 0..1."""
-
-    names: Sequence[str]
-    centres: Sequence[float]
-
-    def count(self, phrase: str) -> int:
-        words = set(phrase.split()) - {"object"}
-        return sum(words <= set(name.split()) for name in self.names)
+def ask(names: Sequence[str], kind: str, rng: np.random.Generator) -> Question | None:
+    """A question of that kind about visible objects such as "red cube"; None where no colour or shape is that of one
+    object only."""
+    return _ASKED[kind](names, rng)
 
 
-def sight(view: View) -> Sight:
-    width = view.image.shape[1]
-    return Sight(view.names, [float(box[0] + box[2]) / 2 / width for box in view.boxes])
-
-
-def ask(seen: Sight, kind: str, rng: np.random.Generator) -> Question | None:
-    """A question of that kind, or None where the scene has nothing to ask so: no colour or shape that only one object
-    has, nothing that is clearly outermost."""
-    return _ASKED[kind](seen, rng)
-
-
-def ask_all(seen: Sight, rng: np.random.Generator) -> list[Question]:
+def ask_all(names: Sequence[str], rng: np.random.Generator) -> list[Question]:
     """One question of each kind that the scene allows."""
-    asked = [ask(seen, kind, rng) for kind in KINDS]
+    asked = [ask(names, kind, rng) for kind in KINDS]
     return [question for question in asked if question]
 
 
-def ask_one(seen: Sight, seed: int) -> Question:
+def ask_one(names: Sequence[str], seed: int) -> Question:
     """A question of the kind whose turn it is by the seed, or else of the next kind that the scene allows."""
     rng = np.random.default_rng([seed, 4])
     for turn in range(len(KINDS)):
-        if question := ask(seen, KINDS[(seed + turn) % len(KINDS)], rng):
+        if question := ask(names, KINDS[(seed + turn) % len(KINDS)], rng):
             return question
     raise AssertionError("objects can always be counted")
 
@@ -104,80 +84,72 @@ def listing(names: Sequence[str]) -> str:
 _NUMBERS = ("no", "a", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
-def _count(seen: Sight, rng: np.random.Generator) -> Question:
-    phrase, number = _balanced(seen, phrases(), rng)
+def count_of(names: Sequence[str], phrase: str) -> int:
+    """How many of the objects a phrase such as "red object" fits."""
+    words = set(phrase.split()) - {"object"}
+    return sum(words <= set(name.split()) for name in names)
+
+
+def _count(names: Sequence[str], rng: np.random.Generator) -> Question:
+    phrase, number = _balanced(names, phrases(), rng)
     if number == 0 and rng.random() < STRANGER_SHARE:
         phrase = str(rng.choice(STRANGERS))
     return Question("count", _pick(COUNTS, rng).format(f"{phrase}s"), str(number))
 
 
-def _existence(seen: Sight, rng: np.random.Generator) -> Question:
+def _existence(names: Sequence[str], rng: np.random.Generator) -> Question:
     wanted = rng.random() < 0.5
-    candidates = [phrase for phrase in phrases() if (seen.count(phrase) > 0) == wanted and phrase != "object"]
-    phrase = str(rng.choice(_hard(seen, candidates, rng)))
+    candidates = [phrase for phrase in phrases() if (count_of(names, phrase) > 0) == wanted and phrase != "object"]
+    phrase = str(rng.choice(_hard(names, candidates, rng)))
     if not wanted and rng.random() < STRANGER_SHARE:
         phrase = str(rng.choice(STRANGERS))
     text = _pick(EXISTENCE, rng).format(phrase, a="a", s=f"{phrase}s")
     return Question("existence", text, "yes" if wanted else "no")
 
 
-def _color(seen: Sight, rng: np.random.Generator) -> Question | None:
-    single = [shape for shape in SHAPES if seen.count(shape) == 1]
+def _color(names: Sequence[str], rng: np.random.Generator) -> Question | None:
+    single = [shape for shape in SHAPES if count_of(names, shape) == 1]
     if not single:
         return None
     shape = str(rng.choice(single))
-    color = next(name.split()[0] for name in seen.names if name.endswith(shape))
+    color = next(name.split()[0] for name in names if name.endswith(shape))
     return Question("color", _pick(COLOR_OF, rng).format(shape), color)
 
 
-def _shape(seen: Sight, rng: np.random.Generator) -> Question | None:
-    single = [color for color in COLORS if seen.count(color) == 1]
+def _shape(names: Sequence[str], rng: np.random.Generator) -> Question | None:
+    single = [color for color in COLORS if count_of(names, color) == 1]
     if not single:
         return None
     color = str(rng.choice(single))
-    shape = next(name.split()[1] for name in seen.names if name.startswith(color))
+    shape = next(name.split()[1] for name in names if name.startswith(color))
     return Question("shape", _pick(SHAPE_OF, rng).format(f"{color} object"), shape)
 
 
-def _list(seen: Sight, rng: np.random.Generator) -> Question:
-    return Question("list", _pick(LISTS, rng), listing(seen.names))
+def _list(names: Sequence[str], rng: np.random.Generator) -> Question:
+    return Question("list", _pick(LISTS, rng), listing(names))
 
 
-def _place(seen: Sight, rng: np.random.Generator) -> Question | None:
-    if len(seen.names) < 2:
-        return None
-    order = np.argsort(seen.centres)
-    ranked = np.asarray(seen.centres)[order]
-    clear = {"left": (ranked[1] - ranked[0], order[0]), "right": (ranked[-1] - ranked[-2], order[-1])}
-    sides = [side for side, (lead, _) in clear.items() if lead >= CLEAR_LEAD]
-    if not sides:
-        return None
-    side = str(rng.choice(sides))
-    return Question("place", _pick(PLACES, rng).format(side), f"a {seen.names[clear[side][1]]}")
-
-
-_ASKED: dict[str, Callable[[Sight, np.random.Generator], Question | None]] = {
+_ASKED: dict[str, Callable[[Sequence[str], np.random.Generator], Question | None]] = {
     "count": _count,
     "existence": _existence,
     "color": _color,
     "shape": _shape,
     "list": _list,
-    "place": _place,
 }
 KINDS = tuple(_ASKED)
 
 
-def _balanced(seen: Sight, asked: Sequence[str], rng: np.random.Generator) -> tuple[str, int]:
+def _balanced(names: Sequence[str], asked: Sequence[str], rng: np.random.Generator) -> tuple[str, int]:
     """A phrase and how many it fits, each number that occurs as likely as any other."""
-    counts = {phrase: seen.count(phrase) for phrase in asked}
+    counts = {phrase: count_of(names, phrase) for phrase in asked}
     number = int(rng.choice(sorted(set(counts.values()))))
     candidates = [phrase for phrase, count in counts.items() if count == number]
-    return str(rng.choice(candidates if number else _hard(seen, candidates, rng))), number
+    return str(rng.choice(candidates if number else _hard(names, candidates, rng))), number
 
 
-def _hard(seen: Sight, candidates: list[str], rng: np.random.Generator) -> list[str]:
+def _hard(names: Sequence[str], candidates: list[str], rng: np.random.Generator) -> list[str]:
     """Half of the time those phrases alone of which some word is true: a red cube beside a red sphere."""
-    present = {word for name in seen.names for word in name.split()}
+    present = {word for name in names for word in name.split()}
     near = [phrase for phrase in candidates if present & set(phrase.split())]
     return near if near and rng.random() < 0.5 else candidates
 

@@ -15,7 +15,7 @@ from tests.engine import counting, weighty
 from vision_model_repo.engine.manager import ModelManager
 from vision_model_repo.engine.metrics import Metrics
 from vision_model_repo.engine.pixels import PixelThreads
-from vision_model_repo.errors import InsufficientMemory, InvalidInput, RequestTimeout
+from vision_model_repo.errors import InsufficientMemory, RequestTimeout
 from vision_model_repo.models.hub import Hub
 from vision_model_repo.settings import Settings
 
@@ -151,10 +151,9 @@ async def test_a_pass_that_ran_out_of_memory_begins_anew_once(start: Start) -> N
         await manager.run("counter", [5])
 
 
-async def test_a_model_that_answers_at_once_does_not_stream(start: Start) -> None:
+async def test_a_model_that_answers_at_once_gives_one_result(start: Start) -> None:
     manager = await start()
-    with pytest.raises(InvalidInput, match="answers at once"):
-        await anext(manager.stream("quick", 1))
+    assert [result for result, _ in [each async for each in manager.stream("quick", 4)]] == [8]
 
 
 async def test_a_model_elsewhere_takes_no_device_and_is_told_when_nobody_listens(start: Start) -> None:

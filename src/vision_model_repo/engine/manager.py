@@ -155,8 +155,7 @@ class ModelManager:
         Closing the iterator, which `contextlib.aclosing` does, ends the work within a step of the model.
 
         Raises:
-            InvalidInput: the model cannot answer such a request, or not bit by bit.
-            What else `run` raises.
+            What `run` raises.
         """
         name = self.catalog[model_type].model_type
         seconds, timings = self._seconds(name), Timings()

@@ -25,7 +25,7 @@ from vision_model_repo.engine.devices import is_out_of_memory
 from vision_model_repo.engine.pixels import PixelThreads
 from vision_model_repo.engine.slots import Slot
 from vision_model_repo.engine.timings import Timings
-from vision_model_repo.errors import InsufficientMemory, InvalidInput
+from vision_model_repo.errors import InsufficientMemory
 from vision_model_repo.formats.images import pixel_digest
 from vision_model_repo.models.base import EncoderModel, Encoding, GenerativeModel, Model, RemoteModel
 
@@ -75,35 +75,37 @@ class Runner:
             RequestTimeout: the deadline cannot be met.
         """
         timings, model = Timings(), slot.model
-        if not isinstance(model, Model) or isinstance(model, GenerativeModel):
-            return await self._last(slot, request, deadline, timings), timings
+        if isinstance(model, Model) and not isinstance(model, GenerativeModel):
+            return await self._whole(slot, model, request, deadline, timings), timings
+        last = None
+        async with aclosing(self.stream(slot, request, deadline, timings)) as results:
+            async for result in results:
+                last = result
+        return last, timings
+
+    async def _whole(self, slot: Slot, model: Model, request: Any, deadline: float, timings: Timings) -> Any:
+        """The result of a model that answers at once."""
         if isinstance(model, EncoderModel):
             item, raw = await self._ask(slot, model, request, deadline, timings)
         else:
             item, raw = await self._run(slot, model, request, deadline, timings)
         result, timings.post = await self._timed(model.postprocess, raw, item)
-        return result, timings
-
-    async def _last(self, slot: Slot, request: Any, deadline: float, timings: Timings) -> Any:
-        last = None
-        async with aclosing(self.stream(slot, request, deadline, timings)) as results:
-            async for result in results:
-                last = result
-        return last
+        return result
 
     async def stream(self, slot: Slot, request: Any, deadline: float, timings: Timings) -> AsyncGenerator[Any]:
-        """A result as it grows, from a model whose results do; the last one is whole. Closing the iterator ends the
-        work within a step of the model.
+        """A result as it grows, if the model's do; the last one is whole. Closing the iterator ends the work within a
+        step of the model.
 
         Args:
             deadline: by `time.monotonic`; a first pass that would be late does not reach the device.
             timings: completed as things happen.
 
         Raises:
-            InvalidInput: the model cannot answer such a request, or not in this way.
-            InsufficientMemory: it does not fit the device, with everything idle evicted.
-            RequestTimeout: the deadline cannot be met.
+            What `answer` raises.
         """
+        if isinstance(slot.model, Model) and not isinstance(slot.model, GenerativeModel):
+            yield await self._whole(slot, slot.model, request, deadline, timings)
+            return
         async with slot.places:
             if isinstance(slot.model, RemoteModel):
                 item, timings.prepare = await self._timed(slot.model.preprocess, request)
@@ -114,8 +116,6 @@ class Runner:
                 async with aclosing(self._carry_on(slot, slot.model, request, deadline, timings)) as results:
                     async for result in results:
                         yield result
-            else:
-                raise InvalidInput(f"{slot.spec.model_type} answers at once, and not bit by bit.")
 
     async def _carry_on(
         self, slot: Slot, model: GenerativeModel, request: Any, deadline: float, timings: Timings

@@ -44,7 +44,8 @@ class Sampler:
             return int(scores.argmax())
         ranked, tokens = (scores.float() / self._temperature).softmax(dim=0).sort(descending=True, stable=True)
         # The most probable token stays, however little it takes to pass the share.
-        ranked[ranked.cumsum(dim=0) - ranked >= self._top_p] = 0
+        before = ranked.cumsum(dim=0) - ranked
+        ranked[1:][before[1:] >= self._top_p] = 0
         return int(tokens[torch.multinomial(ranked.cpu(), 1, generator=self._random)])
 
 

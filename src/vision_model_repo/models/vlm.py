@@ -124,9 +124,10 @@ class VisionLanguageModel(TorchModel[ChatRequest, Item, ChatResult, ChatResult],
         if not request.messages:
             raise InvalidInput("Give at least one message.")
         # A text that holds the token of an image would be read as one that is missing.
-        token = getattr(self._processor, "image_token", None)
-        if token and any(token in text for message in request.messages for text in message.texts):
-            raise InvalidInput(f"A message has {token!r} in its text, which this model reads as an image.")
+        tokens = [getattr(self._processor, name, None) for name in ("image_token", "video_token")]
+        for token in filter(None, tokens):
+            if any(token in text for message in request.messages for text in message.texts):
+                raise InvalidInput(f"A message has {token!r} in its text, which this model reads as a picture.")
 
     def _read_conversation(self, request: ChatRequest) -> Any:
         return self._processor.apply_chat_template(
@@ -172,6 +173,8 @@ class VisionLanguageModel(TorchModel[ChatRequest, Item, ChatResult, ChatResult],
         return ChatResult(item.writer.text(complete=item.finish_reason is not None), item.finish_reason, usage)
 
     def _step_for_a_moment(self, item: Item) -> None:
+        if item.abandoned:
+            return
         moment_is_over = time.monotonic() + PASS_SECONDS
         steps = item.steps
         if steps is None:

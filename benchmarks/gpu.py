@@ -122,7 +122,7 @@ def our_rows(
 ) -> tuple[list[tuple[str, ...]], list[str]]:
     """Rows of whole answers, and what there is to say about the encoder, prompts and clicks."""
     loader = Catalog(BUILT_IN)[model.model_type].loader()
-    ours = loader(Checkpoint(str(folder), folder), device=timer.device, dtype="bfloat16")
+    ours: Any = loader(Checkpoint(str(folder), folder), device=timer.device, dtype="bfloat16")
     ours.tune(compiled=compiled)
     way = "ours, compiled" if compiled else "ours"
     rows = [

@@ -18,7 +18,8 @@ class Outstanding(Model[DetectionRequest, DetectionRequest, Any, DetectionResult
         return request
 
     def forward(self, items: Sequence[DetectionRequest]) -> list[Any]:
-        return [ndimage.find_objects(ndimage.label(self._stands_out(item.image))[0]) for item in items]
+        labelled: Any = [ndimage.label(self._stands_out(item.image)) for item in items]
+        return [ndimage.find_objects(labels) for labels, _ in labelled]
 
     def _stands_out(self, image: np.ndarray) -> np.ndarray:
         border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])

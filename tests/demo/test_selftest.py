@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from vision_model_repo.demo.selftest import check_all
+from vision_model_repo.demo.selftest import AT_LEAST, check_all
 from vision_model_repo.models.catalog import BUILT_IN, Catalog, ModelSpec
 from vision_model_repo.settings import Settings
 
 SCENES = 9
-EMBEDDED = [spec for spec in BUILT_IN if spec.demo]
+EMBEDDED = [spec for spec in BUILT_IN if spec.demo and spec.task in AT_LEAST]
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from vision_model_repo.models import dinov3
 from vision_model_repo.models.base import Checkpoint
 from vision_model_repo.models.dinov3 import Dinov3
 from vision_model_repo.models.hub import Hub
-from vision_model_repo.tasks.features import FeatureRequest
+from vision_model_repo.tasks.features import FeatureRequest, FeatureResult
 
 HEIGHT, WIDTH = 64, 96
 REGISTERS = 2
@@ -77,6 +77,12 @@ def picture(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
+def features(model: Dinov3, request: FeatureRequest) -> FeatureResult:
+    result = model(request)
+    assert isinstance(result, FeatureResult)
+    return result
+
+
 def test_pixels_are_the_processors_within_a_grey_level(checkpoint: Checkpoint, model: Dinov3) -> None:
     processor: Any = DINOv3ViTImageProcessor.from_pretrained(checkpoint.folder)
     for height, width in [(64, 96), (96, 64), (200, 333), (20, 10), (1, 1), (3, 400)]:
@@ -94,14 +100,14 @@ def test_the_answer_is_that_of_transformers(checkpoint: Checkpoint, model: Dinov
     processor: Any = DINOv3ViTImageProcessor.from_pretrained(checkpoint.folder)
     with torch.inference_mode():
         expected = network.eval()(**processor(image, return_tensors="pt"))
-    result = model(FeatureRequest(image))
+    result = features(model, FeatureRequest(image))
     assert result.last_hidden_state.dtype == result.pooler_output.dtype == np.float32
     np.testing.assert_allclose(result.last_hidden_state, expected.last_hidden_state[0], atol=1e-4)
     np.testing.assert_allclose(result.pooler_output, expected.pooler_output[0], atol=1e-4)
 
 
 def test_tokens_are_the_pooled_one_the_registers_and_the_grid(checkpoint: Checkpoint, model: Dinov3) -> None:
-    result = model(FeatureRequest(picture(50, 70)))
+    result = features(model, FeatureRequest(picture(50, 70)))
     transformer = checkpoint.model_id == "random/vision_transformer"
     assert result.grid == ((4, 6) if transformer else (2, 3))
     assert len(result.last_hidden_state) == 1 + (REGISTERS if transformer else 0) + result.grid[0] * result.grid[1]
@@ -110,19 +116,19 @@ def test_tokens_are_the_pooled_one_the_registers_and_the_grid(checkpoint: Checkp
 
 def test_patches_lie_row_by_row(model: Dinov3) -> None:
     plain = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)
-    rows, columns = model(FeatureRequest(plain)).grid
+    rows, columns = features(model, FeatureRequest(plain)).grid
     marked = plain.copy()
     # The middle of the leftmost patch of the second row.
     side = HEIGHT // rows
     marked[side + side // 4 : 2 * side - side // 4, side // 4 : side - side // 4] = [255, 0, 0]
-    before, after = (model(FeatureRequest(image)).last_hidden_state for image in (plain, marked))
+    before, after = (features(model, FeatureRequest(image)).last_hidden_state for image in (plain, marked))
     changed = np.linalg.norm(after - before, axis=1)[-rows * columns :]
     assert int(changed.argmax()) == columns
 
 
 def test_unit_length_is_for_every_vector(model: Dinov3) -> None:
     image = picture(HEIGHT, WIDTH)
-    plain, unit = (model(FeatureRequest(image, normalize=normalize)) for normalize in (False, True))
+    plain, unit = (features(model, FeatureRequest(image, normalize=normalize)) for normalize in (False, True))
     np.testing.assert_allclose(np.linalg.norm(unit.last_hidden_state, axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose(unit.pooler_output, plain.pooler_output / np.linalg.norm(plain.pooler_output), rtol=1e-5)
 
@@ -132,7 +138,8 @@ def test_a_batch_answers_as_each_alone_with_its_own_wish(model: Dinov3) -> None:
     items = complete(model, *requests)
     assert len({model.batch_key(item) for item in items}) == 1
     for raw, item, request in zip(model.forward(items), items, requests, strict=True):
-        together, alone = model.postprocess(raw, item), model(request)
+        together, alone = model.postprocess(raw, item), features(model, request)
+        assert isinstance(together, FeatureResult)
         np.testing.assert_allclose(together.last_hidden_state, alone.last_hidden_state, atol=1e-4)
         np.testing.assert_allclose(together.pooler_output, alone.pooler_output, atol=1e-4)
 
@@ -142,14 +149,14 @@ def test_half_precision_is_close_and_answered_in_float32(checkpoint: Checkpoint,
     assert half.dtype == "bfloat16"
     assert half.memory_bytes() < 0.6 * model.memory_bytes()
     request = FeatureRequest(picture(HEIGHT, WIDTH), normalize=True)
-    expected, result = model(request), half(request)
+    expected, result = features(model, request), features(half, request)
     assert result.pooler_output.dtype == np.float32
     assert result.pooler_output @ expected.pooler_output > 0.99
 
 
 def test_unloading_frees_the_weights(checkpoint: Checkpoint) -> None:
     model = dinov3.load(checkpoint, device="cpu", dtype="float32")
-    model(FeatureRequest(picture(20, 20)))
+    features(model, FeatureRequest(picture(20, 20)))
     weight = weakref.ref(next(model.network.parameters()))
     assert model.memory_bytes() >= 4 * checkpoint.parameter_count
     model.unload()

@@ -31,7 +31,7 @@ from vision_model_repo.models.hub import Hub
 from vision_model_repo.models.torch_model import ImageInput, TorchModel
 from vision_model_repo.settings import Settings
 from vision_model_repo.tasks.examples import example
-from vision_model_repo.tasks.features import FeatureRequest
+from vision_model_repo.tasks.features import FeatureRequest, FeatureResult
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 GREY_LEVEL = 1 / (255 * min(STD))
@@ -194,8 +194,9 @@ async def test_a_compiled_model_answers_as_the_plain_one_and_frees_its_weights(o
         await warm_batches(tuned, worker, request)
         compiled = torch._dynamo.utils.counters["stats"]["unique_graphs"]
         assert compiled > 0
-        answer = await worker.call(partial(tuned, request))
-        np.testing.assert_allclose(answer.last_hidden_state, plain(request).last_hidden_state, rtol=1e-3, atol=1e-3)
+        answer, expected = await worker.call(partial(tuned, request)), plain(request)
+        assert isinstance(answer, FeatureResult) and isinstance(expected, FeatureResult)
+        np.testing.assert_allclose(answer.last_hidden_state, expected.last_hidden_state, rtol=1e-3, atol=1e-3)
         assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == compiled, "no request has paid for it"
     finally:
         worker.stop()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, cast
 
 from vision_model_repo.demo.evaluation import evaluate
 from vision_model_repo.demo.scenes import render, sample_scene
 from vision_model_repo.engine.devices import resolve_device, resolve_dtype
+from vision_model_repo.models.base import Model
 from vision_model_repo.models.catalog import Catalog, Task
 from vision_model_repo.models.hub import Hub
 from vision_model_repo.settings import Settings
@@ -61,7 +63,7 @@ class Outcome:
 
 
 def check_all(settings: Settings, scenes: int, catalog: Catalog | None = None) -> Iterator[Outcome]:
-    """Scores every embedded checkpoint on the device and in the dtype that settings choose.
+    """Scores the embedded checkpoints of the tabletop's own tasks on the device and in the dtype that settings choose.
 
     Args:
         scenes: how many to ask about; for features a few times as many.
@@ -73,8 +75,9 @@ def check_all(settings: Settings, scenes: int, catalog: Catalog | None = None) -
     device = resolve_device(settings.device)
     dtype = resolve_dtype(settings.dtype, device)
     for spec in (catalog or Catalog.installed()).values():
-        if spec.demo is not None:
-            model = spec.loader()(Hub().resolve(spec.demo), device=device, dtype=dtype)
+        if spec.demo is not None and spec.task in AT_LEAST:
+            loaded = spec.loader()(Hub().resolve(spec.demo), device=device, dtype=dtype)
+            model = cast(Model[Any, Any, Any, Any], loaded)
             asked = views if spec.task == "features" else views[:scenes]
             yield Outcome(spec.demo, spec.task, evaluate(spec.task, model, asked))
             model.unload()

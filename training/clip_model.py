@@ -29,7 +29,7 @@ BEGIN, END, PAD, UNKNOWN = "<|startoftext|>", "<|endoftext|>", "<|pad|>", "<|unk
 def build_processor() -> CLIPProcessor:
     """Pictures are squashed to a square: a crop would cut objects off that captions name."""
     size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
-    return CLIPProcessor(CLIPImageProcessor(size=size, do_center_crop=False), build_tokenizer())
+    return CLIPProcessor(CLIPImageProcessor(size=size, crop_size=size, do_center_crop=False), build_tokenizer())
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:

@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from vision_model_repo.api.protocols import Protocol
 from vision_model_repo.api.server import PROTOCOLS
 from vision_model_repo.models.catalog import BUILT_IN, Catalog
+from vision_model_repo.models.names import PACKAGES
 from vision_model_repo.settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -106,7 +107,7 @@ def model_list() -> str:
     for spec in BUILT_IN:
         parts.append(f"## `{spec.model_type}`: {WHAT[spec.task]}\n")
         parts.extend(f"- {_linked(name)}" for name in spec.variants)
-        parts.extend([f"- `{spec.demo}`, embedded in this package"] if spec.demo else [])
+        parts.extend([f"- `{spec.demo}`, {_place(spec.demo)}"] if spec.demo else [])
         parts.append("")
     return "\n".join(parts)
 
@@ -138,6 +139,12 @@ def _described(protocol: Protocol) -> dict[str, str]:
         for path, methods in app.openapi()["paths"].items()
         for method, described in methods.items()
     }
+
+
+def _place(demo: str) -> str:
+    if package := PACKAGES.get(demo.removeprefix("demo/")):
+        return f"where the package `{package.package}` is installed"
+    return "embedded in this package"
 
 
 def _linked(model_id: str) -> str:

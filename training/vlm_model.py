@@ -93,7 +93,7 @@ def _texts() -> Iterator[str]:
     for template in questions.EXISTENCE:
         yield template.format("cube", a="a", s="cubes")
     for color, shape in itertools.product(COLORS, SHAPES):
-        yield f"{color} {shape} objects"
+        yield f"the {color} {shape} object, {color} objects"
         yield f"a {color} {shape} and two {color} {shape}s, three, four, five, six"
     yield from ("yes", "no", "nothing", *(str(number) for number in range(10)))
 

@@ -27,7 +27,7 @@ WORDS = ["<|startoftext|>", "a</w>", "b</w>", "c</w>", "<|endoftext|>"]
 
 def photo(height: int, width: int) -> NDArray[np.uint8]:
     noise = np.random.default_rng(height).integers(0, 255, (6, 8, 3), np.uint8)
-    return np.asarray(Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC))
+    return np.array(Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC))
 
 
 PHOTOS = (photo(60, 91), photo(90, 50), photo(40, 40))

@@ -83,7 +83,8 @@ def tiny(tmp_path: Path) -> Checkpoint:
     """A network of timm's with random weights, in the files that it has on the hub."""
     torch.manual_seed(0)
     network = timm.create_model("test_efficientnet", num_classes=3)
-    save_for_hf(network, str(tmp_path), model_config={"num_classes": 3, "label_names": ["a", "b", "c"]})
+    config = {"num_classes": 3, "label_names": ["a", "b", "c"]}
+    save_for_hf(network, str(tmp_path), model_config=config, safe_serialization=True)
     return Checkpoint("random/timm", tmp_path)
 
 

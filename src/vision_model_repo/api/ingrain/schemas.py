@@ -38,7 +38,9 @@ class IngrainLoad(Named):
 class Vectors(Named):
     """How vectors are wanted."""
 
-    normalize: bool | None = Field(True, description="Scale every vector to unit length; null means no.")
+    normalize: bool | None = Field(
+        True, description="Scale every vector to unit length; null means no.", examples=[True]
+    )
     n_dims: int | None = Field(
         None,
         description="Components of each vector that are kept, for models trained for it; all if null.",

@@ -96,17 +96,21 @@ class CompletionBody(BaseModel):
     stop: str | list[str] | None = Field(
         None, description=f"Up to {MAX_STOPS} texts before which the answer ends.", examples=["\n"]
     )
-    stream: bool | None = Field(None, description="Send the answer as it grows, as server-sent events.")
+    stream: bool | None = Field(
+        None, description="Send the answer as it grows, as server-sent events.", examples=[True]
+    )
     stream_options: StreamOptions | None = Field(None, description="How to stream.")
     n: int | None = Field(None, description="Answers; one is given.", examples=[1])
     # Unknown to these models. Null, or the value that changes nothing, is as good as leaving them out.
-    tools: list[Any] | None = Field(None, description="Not supported.")
-    functions: list[Any] | None = Field(None, description="Not supported.")
-    logprobs: bool | None = Field(None, description="Not supported.")
-    frequency_penalty: float | None = Field(None, description="Not supported, unless 0.")
-    presence_penalty: float | None = Field(None, description="Not supported, unless 0.")
-    logit_bias: dict[str, Any] | None = Field(None, description="Not supported.")
-    response_format: dict[str, Any] | None = Field(None, description="Not supported, unless of type text.")
+    tools: list[Any] | None = Field(None, description="Not supported.", examples=[[]])
+    functions: list[Any] | None = Field(None, description="Not supported.", examples=[[]])
+    logprobs: bool | None = Field(None, description="Not supported.", examples=[False])
+    frequency_penalty: float | None = Field(None, description="Not supported, unless 0.", examples=[0])
+    presence_penalty: float | None = Field(None, description="Not supported, unless 0.", examples=[0])
+    logit_bias: dict[str, Any] | None = Field(None, description="Not supported.", examples=[{}])
+    response_format: dict[str, Any] | None = Field(
+        None, description="Not supported, unless of type text.", examples=[{"type": "text"}]
+    )
 
 
 class AnswerMessage(BaseModel):

@@ -31,10 +31,17 @@ class ChatPart(WireModel):
 
     type: Literal["text", "image", "image_url"] = Field(description="What it is.", examples=["text"])
     text: str | None = Field(None, description="The text.", examples=["What is this?"])
-    image: str | None = Field(None, description="URL or data URI of the image.")
-    url: str | None = Field(None, description="The same, under another name.")
+    image: str | None = Field(
+        None, description="URL or data URI of the image.", examples=["data:image/png;base64,iVBORw0KGgo..."]
+    )
+    url: str | None = Field(
+        None, description="The same, under another name.", examples=["https://example.com/image.jpg"]
+    )
     image_url: str | dict[str, Any] | None = Field(
-        None, alias="image_url", description="The same, as OpenAI's clients write it."
+        None,
+        alias="image_url",
+        description="The same, as OpenAI's clients write it.",
+        examples=[{"url": "https://example.com/image.jpg"}],
     )
 
     @property

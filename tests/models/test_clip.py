@@ -15,10 +15,13 @@ from PIL import Image
 from safetensors.torch import save_file
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
+from training.data import held_out
+from vision_model_repo.demo.captions import caption, layout
 from vision_model_repo.errors import InvalidInput, NotFound
 from vision_model_repo.models import clip
 from vision_model_repo.models.base import Checkpoint
 from vision_model_repo.models.clip import DualEncoder
+from vision_model_repo.models.hub import Hub
 from vision_model_repo.tasks.embedding import EmbeddingRequest
 
 TEXTS = ("", "a", "b c a", "c " * 40)
@@ -158,3 +161,12 @@ def test_a_pickle_of_open_clip_is_not_read(open_checkpoint: Checkpoint) -> None:
     weights.rename(weights.with_suffix(".bin"))
     with pytest.raises(NotFound, match="pickles are not read"):
         clip.load(open_checkpoint, device="cpu", dtype="float32")
+
+
+def test_the_embedded_pair_finds_scenes_by_their_captions() -> None:
+    model = clip.load(Hub(offline=True).resolve("demo/clip"), device="cpu", dtype="float32")
+    views = [held_out(index) for index in range(50)]
+    texts = tuple(caption(layout(view), index) for index, view in enumerate(views))
+    said = model(EmbeddingRequest(texts=texts)).vectors
+    seen = model(EmbeddingRequest(images=tuple(view.image for view in views))).vectors
+    assert np.mean((said @ seen.T).argmax(axis=1) == np.arange(50)) >= 0.6

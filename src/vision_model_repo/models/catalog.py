@@ -228,6 +228,7 @@ BUILT_IN = (
             "timm/ViT-B-16-SigLIP2",
             "Marqo/marqo-fashionSigLIP",
         ),
+        demo="demo/clip",
     ),
     ModelSpec(
         "image_classifier",

@@ -143,6 +143,7 @@ def main() -> None:
         run.resume()
     run.clock = WorkClock(arguments.minutes, run.clock.minutes if arguments.resume else 0.0)
     train(run, processor, sampler, arguments)
+    run.save()
     export(cast(Learner, run.average).model, processor, arguments.output)
     print(evaluate_retrieval(cast(Learner, run.average).model, processor, map(held_out, range(500))))
 

@@ -25,6 +25,7 @@ ALONE = {
     "masks": ("--masks 2 --their-masks 1 --size 200 300 --full-hd-masks 1", "pycocotools.mask.encode"),
     "startup": ("--repeats 1 --requests /inference/dinov3", "/inference/dinov3"),
     "growth": ("--jobs 20 --minutes 0", "20 jobs submitted"),
+    "long_clip": ("--minutes 0.05 --frames-per-second 2", "minute"),
     "gpu": ("--tiny --repeats 1 --models dinov3", "images/s"),
 }
 """The same of those that start what they measure, or need no server."""
@@ -44,6 +45,7 @@ def printed(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
 
 
 # They run what users run: what other packages warn of there is no fault of ours.
+@pytest.mark.benchmark
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("name", SHARED)
 def test_it_prints_its_table_and_the_machine(
@@ -56,6 +58,7 @@ def test_it_prints_its_table_and_the_machine(
     assert "cores, load" in said
 
 
+@pytest.mark.benchmark
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("name", ALONE)
 def test_it_prints_its_table_and_the_machine_without_the_shared_server(

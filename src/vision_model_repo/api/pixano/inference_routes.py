@@ -11,9 +11,9 @@ from uuid import uuid4
 
 from fastapi import APIRouter, Request, Response
 
-from vision_model_repo.api.dependencies import engine_of
+from vision_model_repo.api.dependencies import engine_of, read_json
 from vision_model_repo.api.errors import describe
-from vision_model_repo.api.pixano.body import describe_form, describe_json, read_body, read_form
+from vision_model_repo.api.pixano.body import describe_form, describe_json, read_form
 from vision_model_repo.api.pixano.detection import PixanoDetection
 from vision_model_repo.api.pixano.embedding import PixanoEmbedding
 from vision_model_repo.api.pixano.media import Media
@@ -53,7 +53,7 @@ def inference_router() -> APIRouter:
 def _add_routes(router: APIRouter, capability: Capability[Any], path: str, binary: str, dialect: Dialect) -> None:
     async def infer(request: Request) -> Response:
         started = time.perf_counter()
-        body = await read_body(request, capability.body)
+        body = await read_json(request, capability.body, strict=False)
         return await _answer(request, capability, body, (), dialect, started)
 
     async def upload(request: Request) -> Response:

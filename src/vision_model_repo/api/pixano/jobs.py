@@ -10,9 +10,9 @@ from typing import Any, Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from vision_model_repo.api.dependencies import EngineDependency, engine_of
+from vision_model_repo.api.dependencies import EngineDependency, engine_of, read_json
 from vision_model_repo.api.errors import describe
-from vision_model_repo.api.pixano.body import describe_form, describe_json, read_body, read_form
+from vision_model_repo.api.pixano.body import describe_form, describe_json, read_form
 from vision_model_repo.api.pixano.inference_routes import metadata_of, within
 from vision_model_repo.api.pixano.media import Media
 from vision_model_repo.api.pixano.tracking import SECONDS, PixanoTracking, PixanoTrackingRequest
@@ -83,7 +83,7 @@ def jobs_router() -> APIRouter:
 def _add_routes(router: APIRouter, paths: JobPaths) -> None:
     async def submit(request: Request) -> Response:
         engine_of(request).jobs.check_room()
-        body = await read_body(request, PixanoTrackingRequest)
+        body = await read_json(request, PixanoTrackingRequest, strict=False)
         return _told(await _submit(request, body, (), paths), paths, 202)
 
     async def upload(request: Request) -> Response:

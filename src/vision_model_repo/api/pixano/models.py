@@ -5,9 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from pydantic import ValidationError
 
-from vision_model_repo.api.dependencies import EngineDependency
+from vision_model_repo.api.dependencies import EngineDependency, read_json
 from vision_model_repo.api.errors import describe
-from vision_model_repo.api.pixano.body import describe_json, read_body
+from vision_model_repo.api.pixano.body import describe_json
 from vision_model_repo.api.pixano.deployed import deployed, model_of
 from vision_model_repo.api.pixano.errors import Conflict, NotUnderstood
 from vision_model_repo.api.pixano.schemas import PixanoDeployment, PixanoModel, PixanoStats, Undeployed
@@ -30,7 +30,7 @@ async def list_models(engine: EngineDependency) -> list[PixanoModel]:
 )
 async def deploy(request: Request, engine: EngineDependency) -> PixanoModel:
     """Deploys a model under a name of its own and loads it."""
-    spec = _spec(await read_body(request, PixanoDeployment), engine.manager.catalog)
+    spec = _spec(await read_json(request, PixanoDeployment, strict=False), engine.manager.catalog)
     try:
         return model_of(engine, await engine.manager.deploy(spec))
     except InsufficientMemory as error:

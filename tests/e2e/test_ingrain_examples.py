@@ -195,7 +195,7 @@ def test_an_image_is_the_same_by_url_and_as_base64(client: ingrain.Client, site:
 @needs_packages
 def test_vectors_of_texts_are_those_of_transformers(client: ingrain.Client) -> None:
     texts = ["", "hi", "Hello, world!", "word " * 400, "\N{GRINNING FACE} naïve \N{SNOWMAN}"]
-    folder = PACKAGES["minilm"].path()
+    folder = Hub(offline=True).resolve("demo/minilm").folder
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     network: Any = AutoModel.from_pretrained(folder).eval()
     expected = []

@@ -102,6 +102,31 @@ class TestPixels:
         image = gradient()
         assert np.array_equal(decoded(encoded(image, "PNG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff junk")), image)
 
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {},
+            {"progressive": True},
+            {"subsampling": "4:4:4"},
+            {"subsampling": "4:2:2", "quality": 30},
+            {"restart_marker_rows": 1},
+            {"keep_rgb": True},
+        ],
+        ids=str,
+    )
+    @pytest.mark.parametrize("mode", ["RGB", "L"])
+    def test_a_jpeg_has_the_pixels_that_pillow_gives_it(self, mode: str, options: dict[str, Any]) -> None:
+        data = encoded(Image.fromarray(gradient(41, 67)).convert(mode), "JPEG", **options)
+        result = decoded(data)
+        assert np.array_equal(result, np.array(Image.open(BytesIO(data)).convert("RGB")))
+        assert result.flags.c_contiguous and result.flags.writeable
+
+    def test_a_jpeg_with_stray_bytes_is_decoded_as_pillow_does(self) -> None:
+        data = encoded(gradient(), "JPEG")
+        scan = data.index(b"\xff\xda")
+        stray = data[:scan] + b"\0\0\0" + data[scan:]
+        assert np.array_equal(decoded(stray), decoded(data))
+
     def test_cmyk(self) -> None:
         red = Image.new("RGB", (8, 8), (255, 0, 0)).convert("CMYK")
         for name in ("JPEG", "TIFF"):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pybase64
+import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
@@ -89,6 +90,8 @@ def decode_image(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
         width, height = picture.size
         if width * height > max_pixels:
             raise InvalidInput(f"The image has {width} x {height} pixels; at most {max_pixels} are accepted.")
+        if (pixels := _decode_jpeg(data, picture)) is not None:
+            return pixels
         picture.load()
         upright = _UPRIGHT.get(_orientation(picture))
         rgb = _to_rgb(picture)
@@ -144,6 +147,23 @@ def _open(data: bytes) -> ImageFile.ImageFile:
         if factory and accept and accept(data[:16]) is True:
             return factory(BytesIO(data), "")
     raise InvalidInput(f"The data is no image of a format that is read here: {', '.join(FORMATS)}.")
+
+
+def _decode_jpeg(data: bytes, picture: Image.Image) -> NDArray[np.uint8] | None:
+    """Pixels of an upright JPEG in gray or colour: the same that Pillow gives, in half the time.
+
+    Both have them from libjpeg-turbo, but here it writes them straight into the array. None for what is no such JPEG
+    or has the least flaw: Pillow judges what is damaged and what only unusual.
+    """
+    if not data.startswith(b"\xff\xd8") or _orientation(picture) in _UPRIGHT:
+        return None
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        if (width, height) == picture.size and colours in ("YCbCr", "Gray"):
+            return simplejpeg.decode_jpeg(data, "RGB")
+    except ValueError:
+        pass
+    return None
 
 
 def _orientation(picture: Image.Image) -> int:

@@ -88,15 +88,17 @@ class TransformersReader:
     def __init__(self, tokenizer: Any, most: int, *, filled: bool) -> None:
         self.padding = int(tokenizer.pad_token_id or 0)
         self._tokenizer, self._most = tokenizer, most
-        self._options = {"truncation": True, "max_length": most, "padding": "max_length" if filled else False}
+        self._options = {"padding": "max_length", "max_length": most} if filled else {}
         # How it is to cut is a state of the tokenizer.
         self._lock = threading.Lock()
 
     def __call__(self, texts: Sequence[str]) -> tuple[list[list[int]], tuple[int, ...]]:
         with self._lock:
-            whole = self._tokenizer(list(texts), verbose=False)["input_ids"]
-            cut = self._tokenizer(list(texts), **self._options)["input_ids"]
-        return cut, tuple(index for index, ids in enumerate(whole) if len(ids) > self._most)
+            found = self._tokenizer(list(texts), **self._options, verbose=False)["input_ids"]
+            truncated = tuple(index for index, ids in enumerate(found) if len(ids) > self._most)
+            for index in truncated:
+                found[index] = self._tokenizer(texts[index], truncation=True, max_length=self._most)["input_ids"]
+        return found, truncated
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,5 +196,9 @@ def _is_transformers(checkpoint: Checkpoint) -> bool:
 def _read_tokenizer(checkpoint: Checkpoint) -> Any:
     try:
         return AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
-    except (OSError, ValueError, ImportError):
+    except ImportError as error:
+        # Some kinds are read by packages of their own, which the message names in its first sentence.
+        why = str(error).strip().partition(". ")[0]
+        raise NotFound(f"The tokenizer of {checkpoint.model_id} cannot be read on this server: {why}") from None
+    except (OSError, ValueError):
         raise NotFound(f"{checkpoint.model_id} has no tokenizer that can be read. Get its JSON files again.") from None

@@ -57,7 +57,7 @@ class OpenClipReader:
         if hasattr(self._tokenizer, "encode"):
             # Of OpenCLIP's own; a token begins the text and one ends it.
             return len(self._tokenizer.encode(text)) + 2
-        return len(self._tokenizer.tokenizer(text, verbose=False)["input_ids"])
+        return len(self._tokenizer.tokenizer(self._tokenizer.clean_fn(text), verbose=False)["input_ids"])
 
 
 def read_towers(checkpoint: Checkpoint, device: str) -> tuple[nn.Module, OpenClipReader, PhotoInput]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from fastapi import APIRouter, FastAPI
 from starlette.responses import Response
@@ -17,6 +18,8 @@ from starlette.types import Scope
 
 from vision_model_repo.api.errors import Refusal
 from vision_model_repo.models.catalog import Catalog
+
+PATHS_REMEMBERED = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +34,6 @@ class Protocol:
         open_paths: those that need no key and count for no limit.
         work_paths: beginnings of those where a POST asks for inference, or brings what is to be kept.
         work_endings: ends of those where a GET asks for inference.
-        own_paths: beginnings of those that are its own even where another protocol has the root.
-        own_routes: whole paths of the same kind.
     """
 
     name: str
@@ -42,12 +43,6 @@ class Protocol:
     open_paths: frozenset[str] = frozenset()
     work_paths: tuple[str, ...] = ()
     work_endings: tuple[str, ...] = ()
-    own_paths: tuple[str, ...] = ()
-    own_routes: frozenset[str] = frozenset()
-
-    def owns(self, path: str) -> bool:
-        """Whether a path at the root can mean this protocol alone."""
-        return path in self.own_routes or path.startswith(self.own_paths)
 
     @property
     def prefix(self) -> str:
@@ -70,6 +65,9 @@ class Protocols:
         if root not in names:
             raise ValueError(f"No protocol {root!r} to put at the root. There are: {', '.join(names)}.")
         self.protocols = sorted(protocols, key=lambda protocol: protocol.name != root)
+        self._routers: list[tuple[Protocol, APIRouter]] = []
+        # Asked several times for every request, mostly about the same few paths.
+        self._owner = lru_cache(PATHS_REMEMBERED)(self._find_owner)
 
     @property
     def root(self) -> Protocol:
@@ -77,36 +75,42 @@ class Protocols:
 
     def install(self, app: FastAPI, catalog: Catalog) -> None:
         """Mounts every protocol; the description of the API has each path once."""
-        routers = [(protocol, protocol.router(catalog)) for protocol in self.protocols]
+        self._routers = [(protocol, protocol.router(catalog)) for protocol in self.protocols]
         # The first route that fits a request answers it, so the order settles what collides.
-        for protocol, router in routers:
+        for protocol, router in self._routers:
             app.include_router(router, include_in_schema=protocol is self.root)
-        for protocol, router in routers:
+        for protocol, router in self._routers:
             app.include_router(router, prefix=protocol.prefix, include_in_schema=protocol is not self.root)
 
-    def find(self, path: str) -> tuple[Protocol, str]:
-        """To whom a path belongs, and what it is called there."""
+    def find(self, scope: Scope) -> tuple[Protocol, str]:
+        """Who answers a request, and what its path is called there."""
+        path = path_of(scope)
         for protocol in self.protocols:
             if path.startswith(f"{protocol.prefix}/"):
                 return protocol, path.removeprefix(protocol.prefix)
-        owners = (protocol for protocol in self.protocols[1:] if protocol.owns(path))
-        return next(owners, self.root), path
+        return self._owner(scope["method"], path), path
+
+    def _find_owner(self, method: str, path: str) -> Protocol:
+        """To whom a path at the root belongs: the first that has it with this method, or at all, or else the root."""
+        scope = {"type": "http", "method": method, "path": path, "root_path": ""}
+        fits = [max(route.matches(scope)[0].value for route in router.routes) for _, router in self._routers]
+        return self.protocols[fits.index(max(fits))] if fits else self.root
 
     def is_open(self, scope: Scope) -> bool:
         """Whether a request needs no key and counts for no limit."""
-        protocol, path = self.find(path_of(scope))
+        protocol, path = self.find(scope)
         return path in protocol.open_paths
 
     def is_work(self, scope: Scope) -> bool:
         """Whether a request asks for inference, now or as a job, or brings an image or a video to keep."""
-        protocol, path = self.find(path_of(scope))
+        protocol, path = self.find(scope)
         if scope["method"] == "GET":
             return path.endswith(protocol.work_endings)
         return scope["method"] == "POST" and path.startswith(protocol.work_paths)
 
     def write_error(self, refusal: Refusal, scope: Scope) -> Response:
         """A refusal in the words of the protocol that was spoken to."""
-        protocol, path = self.find(path_of(scope))
+        protocol, path = self.find(scope)
         return protocol.write_error(refusal, scope, path)
 
 

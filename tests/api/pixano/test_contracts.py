@@ -90,7 +90,7 @@ async def test_errors_have_the_form_of_their_contract_and_echo_nothing(client: h
     assert new.json()["error"]["requestId"] == new.headers["X-Request-ID"] == "mine-1"
     old = await client.post("/inference/detection/", json=bad)
     assert old.status_code == 422 and set(old.json()) == {"detail"}
-    unknown = await client.get("/v1/nothing")
+    unknown = await client.get("/pixano/v1/nothing")
     assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "not_found")
 
 
@@ -98,7 +98,7 @@ async def test_keys_guard_all_but_the_service(serve: Serve) -> None:
     async with serve(api_keys=("k",)) as client:
         for path in ("/v1/health", "/v1/ready", "/v1/info", "/v1/metrics", "/pixano/health"):
             assert (await client.get(path)).status_code == 200
-        refused = await client.get("/v1/models")
+        refused = await client.get("/pixano/v1/models")
         assert refused.status_code == 401 and refused.json()["error"]["code"] == "unauthorized"
         assert refused.headers["WWW-Authenticate"] == "Bearer"
         assert (await client.get("/v1/models", headers={"X-API-Key": "k"})).status_code == 200

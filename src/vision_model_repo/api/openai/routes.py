@@ -24,5 +24,4 @@ OPENAI = Protocol(
     router=openai_router,
     write_error=write_error,
     work_paths=("/v1/chat/",),
-    own_paths=("/v1/chat/",),
 )

@@ -30,10 +30,4 @@ PIXANO = Protocol(
     write_error=write_error,
     open_paths=frozenset({"/", *SERVICE, *(f"/v1{path}" for path in SERVICE)}),
     work_paths=("/v1/inference/", "/inference/"),
-    own_paths=(
-        "/v1/",
-        "/app/",
-        "/info",
-        *(f"/inference/{capability}/" for capability in ("segmentation", "detection", "tracking", "vlm")),
-    ),
 )

@@ -1,6 +1,6 @@
 """Whether memory stays flat while a long clip is tracked: what the server holds, by the minute of play.
 
-python -m benchmarks.long_clip [--minutes 10] [--frames-per-second 5] [--cache-mb 64]
+python -m benchmarks.long_clip [--minutes 10] [--frames-per-second 5] [--cache-mb 8]
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--minutes", type=float, default=10.0, help="of play")
     parser.add_argument("--frames-per-second", type=float, default=5.0)
-    parser.add_argument("--cache-mb", type=int, default=64, help="for encodings of frames, which fills up first")
+    parser.add_argument("--cache-mb", type=int, default=8, help="for encodings of frames, full within a minute")
     options = parser.parse_args()
     count = max(2, round(60 * options.minutes * options.frames_per_second))
     video = encode_clip(wandering(count), options.frames_per_second)

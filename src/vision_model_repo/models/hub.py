@@ -108,8 +108,6 @@ class Hub:
 
     def _download(self, model_id: str, repository: str) -> Path:
         try:
-            if model_id == repository:
-                return self._snapshot(repository, WANTED_FILES)
             # Small files first, which tell the weights that are needed from the same ones in another form.
             folder = self._snapshot(repository, tuple(set(WANTED_FILES) - {"*.safetensors"}))
             return self._snapshot(repository, WANTED_FILES, (OPEN_CLIP_WEIGHTS,) if _is_transformers(folder) else ())

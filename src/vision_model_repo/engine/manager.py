@@ -285,6 +285,9 @@ class ModelManager:
                 on_progress(done)
             return result, timings
 
+        if len(requests) == 1:
+            # The most frequent case needs no task of its own.
+            return [await answer(requests[0])]
         tasks = [asyncio.ensure_future(answer(request)) for request in requests]
         try:
             return await asyncio.gather(*tasks)

@@ -1,9 +1,12 @@
 """One request on one loaded model: through the pixel threads, over the device and back.
 
+The threads hand a request on to each other, so that no event loop is waited for in between: what is prepared begins to
+wait for the device at once, and what comes from there is finished by the next free pixel thread.
+
 A model with an encoder takes two passes over the device. The first, over the image, is skipped where the image's
 encoding is at hand, and shared by all requests that want it at once. Each request's second pass begins to wait in
 the very moment in which the first has ended, on the device's own thread: so what was encoded together is also
-answered together, and no event loop is waited for in between.
+answered together.
 """
 
 from __future__ import annotations
@@ -86,11 +89,8 @@ class Runner:
     async def _whole(self, slot: Slot, model: Model, request: Any, deadline: float, timings: Timings) -> Any:
         """The result of a model that answers at once."""
         if isinstance(model, EncoderModel):
-            item, raw = await self._ask(slot, model, request, deadline, timings)
-        else:
-            item, raw = await self._run(slot, model, request, deadline, timings)
-        result, timings.post = await self._timed(model.postprocess, raw, item)
-        return result
+            return await self._ask(slot, model, request, deadline, timings)
+        return await self._run(slot, model, request, deadline, timings)
 
     async def stream(self, slot: Slot, request: Any, deadline: float, timings: Timings) -> AsyncGenerator[Any]:
         """A result as it grows, if the model's do; the last one is whole. Closing the iterator ends the work within a
@@ -139,20 +139,17 @@ class Runner:
         finally:
             model.abandon(item)
 
-    async def _run(self, slot: Slot, model: Model, request: Any, deadline: float, timings: Timings) -> tuple[Any, Any]:
-        """A model's item and output in one pass."""
+    async def _run(self, slot: Slot, model: Model, request: Any, deadline: float, timings: Timings) -> Any:
+        """The result of a model that sees all in one pass."""
         async with slot.places:
-            item, timings.prepare = await self._timed(model.preprocess, request)
-            entry = Entry(item, model.batch_key(item), deadline)
-            slot.worker.put(slot.forward, entry)
-            raw = await self._settled(slot, slot.forward, entry)
-        timings.queue, timings.prompt = entry.queued, entry.ran
-        return item, raw
+            entry, started = Entry(None, None, deadline), time.monotonic()
+            self._pixels.submit(_set_out, slot, model, request, entry)
+            result, timings.post = await self._settled(slot, slot.forward, entry, partial(self._finished, model))
+        timings.prepare, timings.queue, timings.prompt = entry.since - started, entry.queued, entry.ran
+        return result
 
-    async def _ask(
-        self, slot: Slot, model: EncoderModel, request: Any, deadline: float, timings: Timings
-    ) -> tuple[Any, Any]:
-        """The item of a question about an image, completed by the image's encoding, and the network's output."""
+    async def _ask(self, slot: Slot, model: EncoderModel, request: Any, deadline: float, timings: Timings) -> Any:
+        """The answer to a question about an image, whose encoding is at hand or made first."""
         (item, digest), timings.prepare = await self._timed(_question, model, request)
         entry = Entry(item, None, deadline)
         if (encoding := self._cache.get(slot, digest)) is not None:
@@ -160,10 +157,10 @@ class Runner:
             _follow(slot, model, entry, encoding)
         else:
             await self._board(slot, model, entry, digest, request.image, timings)
-        raw = await self._settled(slot, slot.forward, entry)
+        result, timings.post = await self._settled(slot, slot.forward, entry, partial(self._finished, model))
         timings.queue += entry.queued
         timings.prompt = entry.ran
-        return entry.item, raw
+        return result
 
     # The first pass
 
@@ -222,10 +219,13 @@ class Runner:
 
     # Both passes
 
-    async def _settled(self, slot: Slot, lane: Lane, entry: Entry) -> Any:
-        """Waits for an entry's output; when the memory runs out, tries once more with all the room there is."""
+    async def _settled(
+        self, slot: Slot, lane: Lane, entry: Entry, follow: Callable[[Entry], Future[Any]] = lambda entry: entry.future
+    ) -> Any:
+        """Waits for an entry's output, or for what follows from it; when the memory runs out in the pass, tries once
+        more with all the room there is."""
         try:
-            return await asyncio.wrap_future(entry.future)
+            return await asyncio.wrap_future(follow(entry))
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -234,7 +234,7 @@ class Runner:
         entry.future = Future()
         slot.worker.put(lane, entry)
         try:
-            return await asyncio.wrap_future(entry.future)
+            return await asyncio.wrap_future(follow(entry))
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -242,11 +242,56 @@ class Runner:
                 f"The request does not fit in the memory of {slot.model.device}. Send smaller images or fewer prompts."
             ) from None
 
+    def _finished(self, model: Model, entry: Entry) -> Future[tuple[Any, float]]:
+        """The result of an entry, and the seconds from the end of its pass to it."""
+        result: Future[tuple[Any, float]] = Future()
+        result.add_done_callback(lambda it: it.cancelled() and entry.future.cancel())
+
+        def carry_on(output: Future[Any]) -> None:
+            if output.cancelled():
+                result.cancel()
+            elif (error := output.exception()) is not None:
+                _settle(result, error)
+            else:
+                self._pixels.submit(_finish, model, entry, result, time.monotonic())
+
+        entry.future.add_done_callback(carry_on)
+        return result
+
     async def _timed(self, function: Callable[..., T], *args: Any) -> tuple[T, float]:
         """The outcome of a function in a pixel thread, and the seconds it took there and on the way."""
         started = time.monotonic()
         outcome = await self._pixels.run(function, *args)
         return outcome, time.monotonic() - started
+
+
+def _set_out(slot: Slot, model: Model, request: Any, entry: Entry) -> None:
+    """Prepares a request and lets it wait for its pass."""
+    if entry.future.cancelled():
+        return
+    try:
+        entry.item = model.preprocess(request)
+        entry.key = model.batch_key(entry.item)
+    except Exception as error:
+        _settle(entry.future, error)
+    else:
+        slot.worker.put(slot.forward, entry)
+
+
+def _finish(model: Model, entry: Entry, result: Future[tuple[Any, float]], since: float) -> None:
+    """Turns an entry's output into its result."""
+    if not result.set_running_or_notify_cancel():
+        return
+    try:
+        result.set_result((model.postprocess(entry.future.result(), entry.item), time.monotonic() - since))
+    except Exception as error:
+        result.set_exception(error)
+
+
+def _settle(future: Future[Any], error: BaseException) -> None:
+    """Fails a future, unless its caller has hung up meanwhile."""
+    if future.set_running_or_notify_cancel():
+        future.set_exception(error)
 
 
 def _question(model: EncoderModel, request: Any) -> tuple[Any, str]:

@@ -94,6 +94,7 @@ def _most_in_a_pass(model: Model) -> int:
 
 def _places(model: Servable) -> int:
     if isinstance(model, Model) and not isinstance(model, GenerativeModel):
-        # Twice a batch: one on the device and one prepared behind it. More would only fill the memory with pixels.
-        return 2 * model.max_batch
+        # Three batches: one on the device, one prepared behind it and one being finished. More would only fill the
+        # memory with pixels.
+        return 3 * model.max_batch
     return model.max_batch

@@ -59,6 +59,7 @@ class ChatAnswer(Answer):
 
 
 class NativeChat(NativeTask[ChatOptions, ChatRequest, ChatResult, bytes]):
+    light = True
     options = ChatOptions
     body = ChatBody
     answer = ChatAnswer

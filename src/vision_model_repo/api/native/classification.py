@@ -45,6 +45,7 @@ class ClassificationAnswer(Answer):
 class NativeClassification(
     NativeTask[ClassificationOptions, ClassificationRequest, ClassificationResult, list[dict[str, object]]]
 ):
+    light = True
     options = ClassificationOptions
     body = ClassificationBody
     answer = ClassificationAnswer

@@ -61,6 +61,7 @@ class DetectionAnswer(Answer):
 
 
 class NativeDetection(NativeTask[DetectionOptions, DetectionRequest, DetectionResult, bytes]):
+    light = True
     options = DetectionOptions
     body = DetectionBody
     answer = DetectionAnswer

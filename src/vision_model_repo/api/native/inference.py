@@ -124,6 +124,8 @@ class Inference:
         """Writes one image in one go, which spares a change of threads, and several side by side."""
         task, options, run = self.task, self.options, self.engine.pixels.run
         requests, results = answered.requests, answered.results
+        if task.light:
+            return task.join(options, list(map(task.encode, repeat(options), requests, results)))
         if len(results) == 1:
             return await run(lambda: task.join(options, [task.encode(options, requests[0], results[0])]))
 

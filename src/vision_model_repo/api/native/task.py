@@ -62,8 +62,10 @@ class NativeTask(ABC, Generic[OptionsT, RequestT, ResultT, Part]):
         body: the same with images, which is the JSON body.
         answer: schema of what `join` writes, completed by what every answer has.
         summary: what it does, in a few words.
+        light: whether results are written in less time than it takes to hand them to another thread.
     """
 
+    light: ClassVar[bool] = False
     options: type[OptionsT]
     body: type[OptionsT]
     answer: type[Answer]
@@ -92,11 +94,11 @@ class NativeTask(ABC, Generic[OptionsT, RequestT, ResultT, Part]):
 
     @abstractmethod
     def encode(self, options: OptionsT, request: RequestT, result: ResultT) -> Part:
-        """What is written of one image. Runs in a pixel thread."""
+        """What is written of one image. Runs in a pixel thread, unless the task is light."""
 
     @abstractmethod
     def join(self, options: OptionsT, parts: Sequence[Part]) -> bytes:
-        """The answer as a JSON object, without what every answer has. Runs in a pixel thread."""
+        """The answer as a JSON object, without what every answer has. Runs where `encode` does."""
 
     @abstractmethod
     def arrays(

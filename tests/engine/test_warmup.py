@@ -12,8 +12,10 @@ import pytest
 from vision_model_repo.engine import warmup
 from vision_model_repo.engine.warmup import measure_batch, warm_batches, warm_up
 from vision_model_repo.engine.worker import DeviceWorker
+from vision_model_repo.errors import InvalidInput
 from vision_model_repo.models.base import EncoderModel, HostArrays, Model
-from vision_model_repo.tasks.examples import example
+from vision_model_repo.models.catalog import BUILT_IN
+from vision_model_repo.tasks.examples import EXAMPLES, example, examples
 from vision_model_repo.tasks.features import FeatureRequest
 
 MILLISECOND = 1e-3
@@ -142,8 +144,45 @@ async def test_of_a_model_with_an_encoder_the_encoder_is_measured(worker: Device
     assert await measure_batch(model, worker, request) in (1, 2, 4)
 
 
-@pytest.mark.parametrize("task", ["segmentation", "detection", "depth", "features"])
+class Picky(Sleeper):
+    """Takes what is among `likes`."""
+
+    def __init__(self, *likes: str) -> None:
+        super().__init__(0, 0)
+        self.likes = likes
+
+    def preprocess(self, request: Any) -> Any:
+        if request not in self.likes:
+            raise InvalidInput(f"No {request}.")
+        return request
+
+
+@pytest.mark.parametrize("likes", [("text",), ("image",), ("text", "image")])
+async def test_a_model_is_run_on_every_kind_of_request_that_it_takes(
+    worker: DeviceWorker, likes: tuple[str, ...]
+) -> None:
+    model = Picky(*likes)
+    assert await warm_up(model, worker, "text", "image") == list(likes)
+    assert model.sizes == [1] * len(likes)
+
+
+async def test_a_model_that_takes_none_says_why(worker: DeviceWorker) -> None:
+    with pytest.raises(InvalidInput, match="No image"):
+        await warm_up(Picky(), worker, "text", "image")
+
+
+@pytest.mark.parametrize("task", ["segmentation", "detection", "depth", "features", "classification", "tracking"])
 def test_every_task_has_an_example(task: str) -> None:
     request = example(task, 60, 80)
     assert request.image.shape == (60, 80, 3) and request.image.dtype == np.uint8
     assert request.image.min() == 0 and request.image.max() == 255
+
+
+def test_embedding_has_an_example_of_either_kind() -> None:
+    said, seen = examples("embedding", 60, 80)
+    assert said.texts and not said.images
+    assert seen.image.shape == (60, 80, 3) and not seen.texts
+
+
+def test_every_task_of_the_built_in_families_has_an_example() -> None:
+    assert {spec.task for spec in BUILT_IN} <= set(EXAMPLES)

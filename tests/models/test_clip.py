@@ -17,11 +17,13 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenize
 
 from training.data import held_out
 from vision_model_repo.demo.captions import caption, layout
+from vision_model_repo.engine.engine import Engine
 from vision_model_repo.errors import InvalidInput, NotFound
 from vision_model_repo.models import clip
 from vision_model_repo.models.base import Checkpoint
 from vision_model_repo.models.clip import DualEncoder
 from vision_model_repo.models.hub import Hub
+from vision_model_repo.settings import Settings
 from vision_model_repo.tasks.embedding import EmbeddingRequest
 
 TEXTS = ("", "a", "b c a", "c " * 40)
@@ -170,3 +172,22 @@ def test_the_embedded_pair_finds_scenes_by_their_captions() -> None:
     said = model(EmbeddingRequest(texts=texts)).vectors
     seen = model(EmbeddingRequest(images=tuple(view.image for view in views))).vectors
     assert np.mean((said @ seen.T).argmax(axis=1) == np.arange(50)) >= 0.6
+
+
+async def test_both_towers_are_run_before_it_counts_as_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[bool] = set()
+    forward = DualEncoder.forward
+
+    def spy(model: DualEncoder, items: Any) -> Any:
+        seen.add(bool(items[0].images))
+        return forward(model, items)
+
+    monkeypatch.setattr(DualEncoder, "forward", spy)
+    settings: dict[str, Any] = {"device": "cpu", "hf_hub_offline": True, "warm_up": "on"}
+    engine = Engine(Settings(_env_file=None, **settings))  # pyright: ignore[reportCallIssue]
+    await engine.start()
+    try:
+        await engine.manager.load("clip", "demo/clip")
+        assert seen == {True, False}
+    finally:
+        await engine.close()

@@ -38,7 +38,7 @@ from vision_model_repo.models.base import Checkpoint, GenerativeModel, Model, Se
 from vision_model_repo.models.catalog import REMOTE, Catalog, ModelSpec
 from vision_model_repo.models.hub import Hub
 from vision_model_repo.settings import Settings
-from vision_model_repo.tasks.examples import EXAMPLES, example
+from vision_model_repo.tasks.examples import EXAMPLES, HEIGHT, WIDTH, examples
 
 logger = logging.getLogger(__name__)
 
@@ -418,17 +418,17 @@ class ModelManager:
         wanted = model.device.startswith("cuda") or settings.compile_models
         if not (wanted if settings.warm_up == "auto" else settings.warm_up == "on") or spec.task not in EXAMPLES:
             return
-        request = example(spec.task)
-        await warm_up(model, worker, request)
+        taken = await warm_up(model, worker, *examples(spec.task))
         if isinstance(model, GenerativeModel):
             # It takes one at a time, and compiles nothing.
             return
         if not max_batch:
-            model.max_batch = await measure_batch(model, worker, request)
+            model.max_batch = await measure_batch(model, worker, taken[-1])
         if settings.compile_models:
             # From a second size on, code is compiled that takes any.
-            await warm_up(model, worker, example(spec.task, request.image.shape[1], request.image.shape[0]))
-            await warm_batches(model, worker, request)
+            await warm_up(model, worker, *examples(spec.task, WIDTH, HEIGHT))
+            for request in taken:
+                await warm_batches(model, worker, request)
 
     async def _read_or_refuse(self, spec: ModelSpec, checkpoint: Checkpoint, device: str, dtype: str) -> Servable:
         try:

@@ -14,6 +14,7 @@ from typing import Any
 
 from vision_model_repo.engine.devices import is_out_of_memory
 from vision_model_repo.engine.worker import DeviceWorker
+from vision_model_repo.errors import InvalidInput
 from vision_model_repo.models.base import EncoderModel, Model
 
 GROWTH = 1.05
@@ -30,9 +31,24 @@ def ceiling(model: Model) -> int:
     return model.max_batch * GPU_FACTOR if model.device.startswith("cuda") and model.max_batch > 1 else model.max_batch
 
 
-async def warm_up(model: Model, worker: DeviceWorker, request: Any) -> None:
-    """Runs all steps once. Raises whatever the model raises: one that does not fit fails here."""
-    await worker.call(partial(model, request))
+async def warm_up(model: Model, worker: DeviceWorker, *requests: Any) -> list[Any]:
+    """Runs all steps once for each request; answers those that the model takes.
+
+    Raises:
+        InvalidInput: it takes none of them.
+        What else the model raises: one that does not fit fails here.
+    """
+    taken: list[Any] = []
+    for request in requests:
+        try:
+            await worker.call(partial(model, request))
+        except InvalidInput:
+            # Of the two kinds that a task may have, a model may be for the other one.
+            if request is requests[-1] and not taken:
+                raise
+        else:
+            taken.append(request)
+    return taken
 
 
 async def warm_batches(model: Model, worker: DeviceWorker, request: Any) -> None:

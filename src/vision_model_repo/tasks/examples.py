@@ -1,4 +1,4 @@
-"""A request of every task, for the first pass of a model that nobody has asked anything yet."""
+"""Requests of every task, for the first passes of a model that nobody has asked anything yet."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from vision_model_repo.tasks.chat import ChatRequest
 from vision_model_repo.tasks.classification import ClassificationRequest
 from vision_model_repo.tasks.depth import DepthRequest
 from vision_model_repo.tasks.detection import DetectionRequest
+from vision_model_repo.tasks.embedding import EmbeddingRequest
 from vision_model_repo.tasks.features import FeatureRequest
 from vision_model_repo.tasks.segmentation import ObjectPrompt, SegmentationPrompt, SegmentationRequest
 from vision_model_repo.tasks.tracking import TrackMemory, TrackPrompt, TrackRequest
@@ -19,20 +20,27 @@ from vision_model_repo.tasks.tracking import TrackMemory, TrackPrompt, TrackRequ
 HEIGHT, WIDTH = 480, 640
 """Of an ordinary picture, whose sides' ratio is that of most cameras."""
 
-EXAMPLES: Mapping[str, Callable[[NDArray[np.uint8]], Any]] = {
-    "segmentation": lambda image: SegmentationRequest(image, (SegmentationPrompt("object"),)),
-    "detection": lambda image: DetectionRequest(image, ("object",)),
-    "depth": DepthRequest,
-    "classification": ClassificationRequest,
-    "features": FeatureRequest,
-    "chat": lambda image: ChatRequest.ask("What is in this image?", [image], max_new_tokens=2),
-    "tracking": lambda image: TrackRequest(image, 0, TrackMemory(), (TrackPrompt(0, 1, _middle_of(image)),)),
+EXAMPLES: Mapping[str, Callable[[NDArray[np.uint8]], tuple[Any, ...]]] = {
+    "segmentation": lambda image: (SegmentationRequest(image, (SegmentationPrompt("object"),)),),
+    "detection": lambda image: (DetectionRequest(image, ("object",)),),
+    "depth": lambda image: (DepthRequest(image),),
+    "classification": lambda image: (ClassificationRequest(image),),
+    "features": lambda image: (FeatureRequest(image),),
+    "embedding": lambda image: (EmbeddingRequest(texts=("What is in this image?",)), EmbeddingRequest((image,))),
+    "chat": lambda image: (ChatRequest.ask("What is in this image?", [image], max_new_tokens=2),),
+    "tracking": lambda image: (TrackRequest(image, 0, TrackMemory(), (TrackPrompt(0, 1, _middle_of(image)),)),),
 }
+"""Most tasks have one kind of request. Of two, a model may take either or both; what takes longer comes last."""
+
+
+def examples(task: str, height: int = HEIGHT, width: int = WIDTH) -> tuple[Any, ...]:
+    """A request of each kind that a task has, about a picture. Raises KeyError for a task that has none."""
+    return EXAMPLES[task](_picture(height, width))
 
 
 def example(task: str, height: int = HEIGHT, width: int = WIDTH) -> Any:
-    """A request about a picture of a task's kind. Raises KeyError for a task that has none."""
-    return EXAMPLES[task](_picture(height, width))
+    """A request of the only kind, or the first, that a task has. Raises KeyError for a task that has none."""
+    return examples(task, height, width)[0]
 
 
 def _middle_of(image: NDArray[np.uint8]) -> ObjectPrompt:

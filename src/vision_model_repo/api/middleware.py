@@ -23,7 +23,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vision_model_repo.api.errors import TooManyRequests, Unauthorized, refusal_of
-from vision_model_repo.api.protocols import Protocols, path_of
+from vision_model_repo.api.protocols import Protocols
+from vision_model_repo.api.routing import path_of
 from vision_model_repo.errors import Busy, RequestTimeout, TooLarge
 
 logger = logging.getLogger(__name__)
@@ -166,21 +167,24 @@ class BodyLimit:
 
     Args:
         max_mb: largest body in MB.
+        max_video_mb: largest form where it may bring a video, which goes to disk, if that is more.
         seconds: time for the whole body to arrive.
     """
 
-    def __init__(self, app: ASGIApp, max_mb: int, seconds: float) -> None:
+    def __init__(self, app: ASGIApp, protocols: Protocols, max_mb: int, max_video_mb: int, seconds: float) -> None:
         self.app = app
+        self._protocols = protocols
+        self._max_mb, self._max_video_mb = max_mb, max(max_mb, max_video_mb)
         self._seconds = seconds
-        self._max_mb = max_mb
-        self._max_bytes = max_mb * 2**20
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        length = Headers(scope=scope).get("content-length", "")
-        if length.isdecimal() and int(length[:20]) > self._max_bytes:
-            raise self._refusal()
+        headers = Headers(scope=scope)
+        max_mb = self._max_video_mb if self._brings_video(scope, headers) else self._max_mb
+        length = headers.get("content-length", "")
+        if length.isdecimal() and int(length[:20]) > max_mb * 2**20:
+            raise self._refusal(scope, max_mb)
         deadline: float | None = asyncio.get_running_loop().time() + self._seconds
         read = 0
 
@@ -192,8 +196,8 @@ class BodyLimit:
             except TimeoutError:
                 raise RequestTimeout(f"The body did not arrive within {self._seconds:g} s.") from None
             read += len(message.get("body", b""))
-            if read > self._max_bytes:
-                raise self._refusal()
+            if read > max_mb * 2**20:
+                raise self._refusal(scope, max_mb)
             if not message.get("more_body", False):
                 # What is received from here on is the client hanging up, whenever it likes.
                 deadline = None
@@ -201,8 +205,17 @@ class BodyLimit:
 
         return await self.app(scope, counted_receive, send)
 
-    def _refusal(self) -> TooLarge:
-        return TooLarge(f"The body is larger than {self._max_mb} MB. Send fewer or smaller images.")
+    def _brings_video(self, scope: Scope, headers: Headers) -> bool:
+        is_form = headers.get("content-type", "").lower().startswith("multipart/form-data")
+        return is_form and self._protocols.takes_video(scope)
+
+    def _refusal(self, scope: Scope, max_mb: int) -> TooLarge:
+        advice = "Send fewer or smaller images."
+        if self._protocols.takes_video(scope):
+            advice = "Send a shorter or smaller video."
+            if max_mb < self._max_video_mb:
+                advice = f"Send the video as a file in a form, which may have {self._max_video_mb} MB, or as a URL."
+        return TooLarge(f"The body is larger than {max_mb} MB. {advice}")
 
 
 class AdmitWork:

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
 from starlette.responses import Response
 from starlette.types import Scope
 
 from vision_model_repo.api.errors import Refusal
+from vision_model_repo.api.routing import RouteIndex, path_of, placed
 from vision_model_repo.models.catalog import Catalog
 
 PATHS_REMEMBERED = 1024
@@ -34,6 +36,7 @@ class Protocol:
         open_paths: those that need no key and count for no limit.
         work_paths: beginnings of those where a POST asks for inference, or brings what is to be kept.
         work_endings: ends of those where a GET asks for inference.
+        video_paths: those where a form may bring a video file.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Protocol:
     open_paths: frozenset[str] = frozenset()
     work_paths: tuple[str, ...] = ()
     work_endings: tuple[str, ...] = ()
+    video_paths: frozenset[str] = frozenset()
 
     @property
     def prefix(self) -> str:
@@ -65,7 +69,8 @@ class Protocols:
         if root not in names:
             raise ValueError(f"No protocol {root!r} to put at the root. There are: {', '.join(names)}.")
         self.protocols = sorted(protocols, key=lambda protocol: protocol.name != root)
-        self._routers: list[tuple[Protocol, APIRouter]] = []
+        self._routes: list[tuple[Protocol, APIRoute]] = []
+        self._index = RouteIndex(())
         # Asked several times for every request, mostly about the same few paths.
         self._owner = lru_cache(PATHS_REMEMBERED)(self._find_owner)
 
@@ -75,12 +80,17 @@ class Protocols:
 
     def install(self, app: FastAPI, catalog: Catalog) -> None:
         """Mounts every protocol; the description of the API has each path once."""
-        self._routers = [(protocol, protocol.router(catalog)) for protocol in self.protocols]
+        routers = [(protocol, protocol.router(catalog)) for protocol in self.protocols]
+        at_root = [(protocol, placed(router, "", shown=protocol is self.root)) for protocol, router in routers]
+        under_prefix = [
+            (protocol, placed(router, protocol.prefix, shown=protocol is not self.root)) for protocol, router in routers
+        ]
         # The first route that fits a request answers it, so the order settles what collides.
-        for protocol, router in self._routers:
-            app.include_router(router, include_in_schema=protocol is self.root)
-        for protocol, router in self._routers:
-            app.include_router(router, prefix=protocol.prefix, include_in_schema=protocol is not self.root)
+        self._routes = [(protocol, route) for protocol, routes in (*at_root, *under_prefix) for route in routes]
+        routes = [route for _, route in self._routes]
+        self._index = RouteIndex(routes)
+        # The routes themselves stay for the description of the API.
+        app.router.routes += [self._index, *routes]
 
     def find(self, scope: Scope) -> tuple[Protocol, str]:
         """Who answers a request, and what its path is called there."""
@@ -92,9 +102,8 @@ class Protocols:
 
     def _find_owner(self, method: str, path: str) -> Protocol:
         """To whom a path at the root belongs: the first that has it with this method, or at all, or else the root."""
-        scope = {"type": "http", "method": method, "path": path, "root_path": ""}
-        fits = [max(route.matches(scope)[0].value for route in router.routes) for _, router in self._routers]
-        return self.protocols[fits.index(max(fits))] if fits else self.root
+        _, found = self._index.matches({"type": "http", "method": method, "path": path})
+        return next((protocol for protocol, route in self._routes if route is found.get("route")), self.root)
 
     def is_open(self, scope: Scope) -> bool:
         """Whether a request needs no key and counts for no limit."""
@@ -108,12 +117,12 @@ class Protocols:
             return path.endswith(protocol.work_endings)
         return scope["method"] == "POST" and path.startswith(protocol.work_paths)
 
+    def takes_video(self, scope: Scope) -> bool:
+        """Whether a form may bring a video file, which may be larger than any other body."""
+        protocol, path = self.find(scope)
+        return path in protocol.video_paths
+
     def write_error(self, refusal: Refusal, scope: Scope) -> Response:
         """A refusal in the words of the protocol that was spoken to."""
         protocol, path = self.find(scope)
         return protocol.write_error(refusal, scope, path)
-
-
-def path_of(scope: Scope) -> str:
-    """The path as routes see it, without the prefix that a proxy in front may have added."""
-    return scope["path"].removeprefix(scope.get("root_path", ""))

@@ -27,6 +27,7 @@ from vision_model_repo.api.ingrain.schemas import (
     Vectors,
 )
 from vision_model_repo.api.openapi import request_body
+from vision_model_repo.api.routing import DirectRoute
 from vision_model_repo.api.wire import write_object
 from vision_model_repo.engine.engine import Engine
 from vision_model_repo.errors import InvalidInput
@@ -40,7 +41,7 @@ Array = NDArray[np.float32]
 MAX_NUMBERS_AT_ONCE = 16_384
 """To write so many takes a millisecond at most; more are written in another thread."""
 
-router = APIRouter(tags=["ingrain"], responses=describe(400, 401, 413, 422, 429, 503, 504))
+router = APIRouter(tags=["ingrain"], responses=describe(400, 401, 413, 422, 429, 503, 504), route_class=DirectRoute)
 
 
 @dataclass(frozen=True, slots=True)

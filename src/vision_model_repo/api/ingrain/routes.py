@@ -7,16 +7,17 @@ from fastapi import APIRouter
 from vision_model_repo.api.errors import write_detail
 from vision_model_repo.api.ingrain import inference, repository, service
 from vision_model_repo.api.protocols import Protocol
+from vision_model_repo.api.routing import merged
 from vision_model_repo.models.catalog import Catalog
 
 
 def ingrain_router(catalog: Catalog) -> APIRouter:
     """The protocol; its paths are the same for every catalog."""
-    router = APIRouter()
-    router.include_router(service.router)
-    router.include_router(inference.router)
-    router.include_router(repository.router)
-    return router
+    return merged(
+        service.router,
+        inference.router,
+        repository.router,
+    )
 
 
 INGRAIN = Protocol(

@@ -17,6 +17,7 @@ from vision_model_repo.api.native.body import FORM, JSON, describe_body, read_in
 from vision_model_repo.api.native.inference import TASKS
 from vision_model_repo.api.native.task import NativeTask
 from vision_model_repo.api.openapi import binary
+from vision_model_repo.api.routing import DirectRoute
 from vision_model_repo.models.catalog import Catalog, ModelSpec
 
 PROBLEMS = describe(400, 401, 403, 404, 413, 415, 422, 429, 500, 503, 504, 507)
@@ -28,7 +29,7 @@ VARY = {"Vary": "Accept"}
 
 def inference_router(catalog: Catalog) -> APIRouter:
     """Three routes for every model family whose task this protocol speaks."""
-    router = APIRouter(prefix="/inference", tags=["inference"], responses=PROBLEMS)
+    router = APIRouter(prefix="/inference", tags=["inference"], responses=PROBLEMS, route_class=DirectRoute)
     for spec in catalog.values():
         if task := TASKS.get(spec.task):
             _add_routes(router, spec, task)

@@ -8,22 +8,23 @@ from vision_model_repo.api.errors import write_detail
 from vision_model_repo.api.native import health, image_routes, jobs, metrics, models, tracking_jobs, tracking_routes
 from vision_model_repo.api.native.inference_routes import inference_router
 from vision_model_repo.api.protocols import Protocol
+from vision_model_repo.api.routing import merged
 from vision_model_repo.models.catalog import Catalog
 
 
 def native_router(catalog: Catalog) -> APIRouter:
     """The protocol for the model families of a catalog."""
-    router = APIRouter()
-    router.include_router(health.router)
-    router.include_router(models.router)
-    router.include_router(image_routes.router)
-    router.include_router(inference_router(catalog))
-    router.include_router(tracking_routes.router)
-    # Before the jobs of models: its path would be taken for that of a model called "tracking".
-    router.include_router(tracking_jobs.router)
-    router.include_router(jobs.router)
-    router.include_router(metrics.router)
-    return router
+    return merged(
+        health.router,
+        models.router,
+        image_routes.router,
+        inference_router(catalog),
+        tracking_routes.router,
+        # Before the jobs of models: its path would be taken for that of a model called "tracking".
+        tracking_jobs.router,
+        jobs.router,
+        metrics.router,
+    )
 
 
 NATIVE = Protocol(
@@ -34,4 +35,5 @@ NATIVE = Protocol(
     open_paths=frozenset({"/", "/health", "/ready"}),
     work_paths=("/inference/", "/jobs/submit/", "/images", "/tracking"),
     work_endings=("/frames", "/clip"),
+    video_paths=frozenset({"/tracking", "/jobs/submit/tracking"}),
 )

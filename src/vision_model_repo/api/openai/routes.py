@@ -7,15 +7,16 @@ from fastapi import APIRouter
 from vision_model_repo.api.openai import completions, models
 from vision_model_repo.api.openai.errors import write_error
 from vision_model_repo.api.protocols import Protocol
+from vision_model_repo.api.routing import merged
 from vision_model_repo.models.catalog import Catalog
 
 
 def openai_router(catalog: Catalog) -> APIRouter:
     """The protocol; its paths are the same for every catalog."""
-    router = APIRouter()
-    router.include_router(completions.router)
-    router.include_router(models.router)
-    return router
+    return merged(
+        completions.router,
+        models.router,
+    )
 
 
 OPENAI = Protocol(

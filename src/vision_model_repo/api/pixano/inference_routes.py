@@ -24,6 +24,7 @@ from vision_model_repo.api.pixano.task import Capability
 from vision_model_repo.api.pixano.tracking import PixanoTracking
 from vision_model_repo.api.pixano.vlm import PixanoVlm
 from vision_model_repo.api.pixano.wire import DOCUMENTED, V1, Dialect
+from vision_model_repo.api.routing import DirectRoute
 from vision_model_repo.api.wire import write, write_object
 from vision_model_repo.errors import RequestTimeout
 from vision_model_repo.models.catalog import ModelSpec
@@ -42,7 +43,7 @@ IN_THE_DOCUMENTATION = ("segmentation", "detection", "tracking", "vlm")
 
 def inference_router() -> APIRouter:
     """The routes of every capability."""
-    router = APIRouter(tags=["pixano inference"], responses=PROBLEMS)
+    router = APIRouter(tags=["pixano inference"], responses=PROBLEMS, route_class=DirectRoute)
     for capability in SPOKEN:
         _add_routes(router, capability, f"/v1/inference/{capability.name}", "/binary", V1)
         if capability.name in IN_THE_DOCUMENTATION:

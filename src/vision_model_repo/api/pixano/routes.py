@@ -9,17 +9,18 @@ from vision_model_repo.api.pixano.errors import write_error
 from vision_model_repo.api.pixano.inference_routes import inference_router
 from vision_model_repo.api.pixano.jobs import jobs_router
 from vision_model_repo.api.protocols import Protocol
+from vision_model_repo.api.routing import merged
 from vision_model_repo.models.catalog import Catalog
 
 
 def pixano_router(catalog: Catalog) -> APIRouter:
     """The protocol; its paths are the same for every catalog."""
-    router = APIRouter()
-    router.include_router(service.router)
-    router.include_router(models.router)
-    router.include_router(inference_router())
-    router.include_router(jobs_router())
-    return router
+    return merged(
+        service.router,
+        models.router,
+        inference_router(),
+        jobs_router(),
+    )
 
 
 SERVICE = ("/health", "/ready", "/info", "/metrics")

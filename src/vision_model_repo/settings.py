@@ -130,7 +130,9 @@ class Settings(BaseSettings):
     )
 
     # Input limits
-    max_body_mb: int = Field(128, ge=1, description="Largest request body in MB.")
+    max_body_mb: int = Field(
+        128, ge=1, description="Largest request body in MB; a form that brings a video file may have MAX_VIDEO_MB."
+    )
     max_images: int = Field(64, ge=1, description="Most images in one request.")
     max_image_pixels: int = Field(
         64_000_000, ge=1, description="Most pixels of one image, checked before it is decoded."

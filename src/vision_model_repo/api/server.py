@@ -92,7 +92,13 @@ def _middleware(settings: Settings, protocols: Protocols) -> list[Middleware]:
         layers.append(Middleware(middleware.RateLimit, protocols=protocols, per_minute=settings.rate_limit_per_minute))
     return [
         *layers,
-        Middleware(middleware.BodyLimit, max_mb=settings.max_body_mb, seconds=settings.request_timeout_seconds),
+        Middleware(
+            middleware.BodyLimit,
+            protocols=protocols,
+            max_mb=settings.max_body_mb,
+            max_video_mb=settings.max_video_mb,
+            seconds=settings.request_timeout_seconds,
+        ),
         Middleware(middleware.AdmitWork, protocols=protocols),
         Middleware(middleware.CancelOnDisconnect, protocols=protocols),
     ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from mmap import mmap
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,8 @@ from vision_model_repo.errors import InvalidInput, TooLarge
 from vision_model_repo.formats.images import decode_image
 
 Frame = NDArray[np.uint8]
+VideoBytes = bytes | mmap
+"""A video file in memory, or on disk and read from there."""
 
 BACKWARD_CHUNK = 8
 """Frames that are decoded ahead and held while a video is read backwards."""
@@ -118,7 +121,7 @@ class PictureSequence(Video):
             yield index, frame
 
 
-def open_video(data: bytes, limits: VideoLimits | None = None) -> Video:
+def open_video(data: VideoBytes, limits: VideoLimits | None = None) -> Video:
     """A video file as frames. Raises what `formats.video_files.EncodedVideo` raises."""
     from vision_model_repo.formats.video_files import EncodedVideo
 

@@ -1,4 +1,4 @@
-"""Video files through FFmpeg, decoded frame by frame from memory.
+"""Video files through FFmpeg, decoded frame by frame from memory or disk.
 
 The packets of a file are counted when it is opened, without decoding, so that the number of frames is known from the
 start and any frame can be sought.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from io import BytesIO
+from io import SEEK_CUR, SEEK_END, SEEK_SET
 from typing import cast
 
 import av
@@ -18,14 +18,34 @@ from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from vision_model_repo.errors import InvalidInput
-from vision_model_repo.formats.video import Frame, Video, VideoLimits, check_bytes
+from vision_model_repo.formats.video import Frame, Video, VideoBytes, VideoLimits, check_bytes
 
 DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpeg,mpegts,ogg,flv,asf"
 """Containers that hold their own data. Playlists are left out: they would name files and addresses for us to open."""
 
 
+class _Cursor:
+    """A place in a file, for one reader of several."""
+
+    def __init__(self, data: VideoBytes) -> None:
+        self._data = data
+        self._place = 0
+
+    def read(self, count: int) -> bytes:
+        chunk = self._data[self._place : self._place + count]
+        self._place += len(chunk)
+        return chunk
+
+    def seek(self, offset: int, whence: int = SEEK_SET) -> int:
+        self._place = offset + {SEEK_SET: 0, SEEK_CUR: self._place, SEEK_END: len(self._data)}[whence]
+        return self._place
+
+    def tell(self) -> int:
+        return self._place
+
+
 class EncodedVideo(Video):
-    """A video file in memory: mp4, mov, webm, mkv, avi, gif and what else FFmpeg demuxes on its own.
+    """A video file: mp4, mov, webm, mkv, avi, gif and what else FFmpeg demuxes on its own.
 
     Args:
         data: the file.
@@ -36,7 +56,7 @@ class EncodedVideo(Video):
         InvalidInput: no such file, no picture in it, or beyond another limit.
     """
 
-    def __init__(self, data: bytes, limits: VideoLimits | None = None) -> None:
+    def __init__(self, data: VideoBytes, limits: VideoLimits | None = None) -> None:
         limits = limits or VideoLimits()
         if not data:
             raise InvalidInput("The video is empty (zero bytes).")
@@ -103,7 +123,7 @@ class EncodedVideo(Video):
         # PyAV answers damaged bytes with FFmpeg's errors, and some files with plain Python ones.
         try:
             options = {"format_whitelist": DEMUXERS, "protocol_whitelist": ""}
-            with av.open(BytesIO(self._data), "r", container_options=options) as container:
+            with av.open(_Cursor(self._data), "r", container_options=options) as container:
                 if not container.streams.video:
                     raise InvalidInput("The file has no video in it.")
                 context = container.streams.video[0].codec_context

@@ -10,7 +10,7 @@ from starlette.datastructures import FormData
 
 from vision_model_repo.api.dependencies import engine_of, invalid_body, is_json, media_type, read_json
 from vision_model_repo.api.errors import UnsupportedMediaType
-from vision_model_repo.api.forms import open_form, read_file
+from vision_model_repo.api.forms import open_form, read_file, read_video_file
 from vision_model_repo.api.native.body import FORM, JSON, form_fields
 from vision_model_repo.api.native.tracking import TrackingOptions
 from vision_model_repo.api.native.video import VideoGiven
@@ -79,4 +79,4 @@ async def _video(form: FormData) -> VideoGiven | None:
         return [await read_file(f"frames[{index}]", file) for index, file in enumerate(frames)]
     if not files:
         return None
-    return files[0] if isinstance(files[0], str) else await files[0].read()
+    return files[0] if isinstance(files[0], str) else await read_video_file(files[0])

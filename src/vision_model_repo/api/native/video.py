@@ -14,7 +14,7 @@ from vision_model_repo.engine.engine import Engine
 from vision_model_repo.engine.manager import MEGABYTE
 from vision_model_repo.errors import InvalidInput, TooLarge, VisionError
 from vision_model_repo.formats.images import decode_base64
-from vision_model_repo.formats.video import PictureSequence, Video, open_video
+from vision_model_repo.formats.video import PictureSequence, Video, VideoBytes, open_video
 
 KIND = "A video is a base64 string, an http(s) URL, an object with data and format, or a list of images."
 EXAMPLES = [
@@ -45,8 +45,8 @@ WireVideo = Annotated[
     Annotated[str, Tag("string")] | Annotated[VideoSource, Tag("object")] | Annotated[list[WireImage], Tag("frames")],
     Discriminator(_form, custom_error_type="video", custom_error_message=KIND),
 ]
-VideoGiven = str | VideoSource | bytes | Sequence[Source]
-"""A video as it came: wire form, the bytes of an uploaded file, or its frames."""
+VideoGiven = str | VideoSource | VideoBytes | Sequence[Source]
+"""A video as it came: wire form, an uploaded file, or its frames."""
 
 
 async def read_video(given: VideoGiven, engine: Engine, frames_per_second: float) -> Video:
@@ -60,8 +60,9 @@ async def read_video(given: VideoGiven, engine: Engine, frames_per_second: float
         TooLarge: it is larger than settings allow.
     """
     limits = engine.video_limits
-    if isinstance(given, bytes | str | VideoSource):
-        data = await _read("video", given, engine, engine.settings.max_video_mb)
+    if isinstance(given, str | VideoSource | VideoBytes):
+        is_file = isinstance(given, VideoBytes)
+        data = given if is_file else await _read("video", given, engine, engine.settings.max_video_mb)
         return await engine.pixels.run(open_video, data, limits)
     if len(given) > limits.max_frames:
         raise InvalidInput(f"The video has {len(given)} frames; at most {limits.max_frames} are accepted.")

@@ -166,7 +166,11 @@ class TrackingSession:
 
     def _check_idle(self) -> None:
         if self.tracking:
-            raise Busy("This video is being tracked already. Wait for the end, or cancel it.")
+            raise Busy(
+                "This video is being tracked already. Try again when that has ended; hanging up on it, cancelling its "
+                "job or deleting the session ends it at once.",
+                retry_after=5,
+            )
 
     def stretch(self, start: int | None = None, stop: int | None = None, *, backward: bool = False) -> tuple[int, int]:
         """The frames that `track` would answer, the first and one past the last. Raises InvalidInput if none."""
@@ -226,7 +230,9 @@ class TrackingSession:
             first = 0 if self.phrases else min(told)
             start = max(first, first if start is None else start)
         if not 0 <= start < stop:
-            raise InvalidInput(f"No frame to track from {start} to {stop - 1}; the video has {count}, from 0.")
+            raise InvalidInput(
+                f"No frame to track from {start} up to {stop}, which is not included; the video has {count}, from 0."
+            )
         return first, start, stop
 
     def _passed(self, frame_index: int) -> bool:

@@ -403,7 +403,8 @@ def test_a_client_that_hangs_up_stops_the_work_and_frees_its_place(connect: Conn
                 httpx.post(f"{session}/prompts", json={"prompts": [{"object_id": 1, "points": [RED]}]}),
             ]
             assert [answer.status_code for answer in busy] == [503] * 3
-            assert all("being tracked already" in answer.text for answer in busy)
+            assert all("Try again when that has ended; hanging up" in answer.text for answer in busy)
+            assert all(answer.headers["retry-after"] == "5" for answer in busy)
             assert httpx.get(session).json()["tracking"]
         assert 0 < standstill() < 1500
         assert not httpx.get(session).json()["tracking"] and server.engine.admission.inside == 0

@@ -164,6 +164,7 @@ class TestRefusedBeforeAnyConnection:
             ("http://example.com:0/", "port"),
             ("http://example.com:abc/", "malformed"),
             ("http://[::1/", "malformed"),
+            ("http://xn--/", "malformed"),
             ("http://exa\nmple.com/", "malformed"),
             ("http://a/" + "a" * 100_000, "malformed"),
             ("http://no-such-host.invalid/", "could not be resolved"),

@@ -233,13 +233,15 @@ def _embedded(ip: IPv6Address) -> IPv4Address | None:
 def _parse(text: str, *, base: httpx.URL | None = None) -> httpx.URL:
     try:
         url = base.join(text) if base else httpx.URL(text)
+        # The host is decoded when it is read, and may be no name at all: "xn--".
+        host = url.host
     except (httpx.InvalidURL, ValueError, TypeError):
         raise InvalidInput("The URL is malformed.") from None
     if url.scheme not in ("http", "https"):
         raise InvalidInput("Only http and https URLs are accepted.")
     if url.userinfo:
         raise InvalidInput("URLs with a user name or password are not accepted.")
-    if not url.host:
+    if not host:
         raise InvalidInput("The URL names no host.")
     if url.port is not None and not 0 < url.port < 65536:
         raise InvalidInput("The URL's port is not between 1 and 65535.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import shutil
 import threading
 import weakref
@@ -24,7 +25,8 @@ from transformers import DINOv3ViTConfig, DINOv3ViTImageProcessor, DINOv3ViTMode
 from vision_model_repo.engine.engine import Engine
 from vision_model_repo.engine.warmup import warm_batches
 from vision_model_repo.engine.worker import DeviceWorker
-from vision_model_repo.models import dinov3, torch_model
+from vision_model_repo.errors import NotFound
+from vision_model_repo.models import dinov3, grounding_dino, image_classifier, sam3, torch_model
 from vision_model_repo.models.base import Checkpoint, EncoderModel
 from vision_model_repo.models.catalog import BUILT_IN, ModelSpec
 from vision_model_repo.models.hub import Hub
@@ -130,6 +132,51 @@ def test_a_familys_answer_hardly_depends_on_who_resizes(spec: ModelSpec) -> None
         assert one.shape == other.shape
         if one.size:
             assert np.abs(one - other).max() <= 0.05 * max(np.abs(one).max(), 1e-3)
+
+
+# Checkpoints that are not what they should be
+
+
+def copied(model_id: str, folder: Path, *without: str) -> Checkpoint:
+    """An embedded checkpoint in a folder that may be changed, without some of its files."""
+    for file in Hub(offline=True).resolve(model_id).folder.iterdir():
+        if file.name not in without:
+            shutil.copy(file, folder)
+    return Checkpoint("some/checkpoint", folder)
+
+
+def configured(checkpoint: Checkpoint, **changes: object) -> Checkpoint:
+    """The checkpoint with some entries of its config.json changed."""
+    file = checkpoint.folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    return checkpoint
+
+
+@pytest.mark.parametrize("changes", [{"hidden_size": "wide"}, {"layer_norm_eps": []}])
+def test_a_config_that_makes_no_network_is_refused(tmp_path: Path, changes: dict[str, object]) -> None:
+    checkpoint = configured(copied("demo/dinov3", tmp_path), **changes)
+    with pytest.raises(NotFound, match=r"some/checkpoint is no checkpoint of DINOv3ViTModel: its config\.json"):
+        dinov3.load(checkpoint, device="cpu", dtype="float32")
+
+
+def test_a_config_of_a_wider_network_is_refused(tmp_path: Path) -> None:
+    checkpoint = configured(copied("demo/dinov3", tmp_path), hidden_size=256)
+    with pytest.raises(NotFound, match="of its weights are of another size, such as embeddings"):
+        dinov3.load(checkpoint, device="cpu", dtype="float32")
+
+
+def test_a_checkpoint_of_another_task_is_refused() -> None:
+    checkpoint = Hub(offline=True).resolve("demo/dinov3")
+    with pytest.raises(NotFound, match="demo/dinov3 is no checkpoint of AutoModelForImageClassification"):
+        image_classifier.load(checkpoint, device="cpu", dtype="float32")
+
+
+@pytest.mark.parametrize("family", [sam3, grounding_dino])
+def test_a_checkpoint_without_a_tokenizer_is_refused(tmp_path: Path, family: Any) -> None:
+    model_id = f"demo/{family.__name__.rpartition('.')[2].replace('_', '-')}"
+    checkpoint = copied(model_id, tmp_path, "tokenizer.json")
+    with pytest.raises(NotFound, match="no processor and tokenizer that can be read"):
+        family.load(checkpoint, device="cpu", dtype="float32")
 
 
 # How networks run

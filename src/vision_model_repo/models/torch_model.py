@@ -5,25 +5,29 @@ from __future__ import annotations
 import ctypes
 import gc
 import json
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 from transformers import BaseImageProcessor, PreTrainedModel, ProcessorMixin
 from transformers.image_utils import PILImageResampling
-from transformers.utils import logging
+from transformers.utils.logging import disable_progress_bar
 
 from vision_model_repo.errors import NotFound
 from vision_model_repo.models.base import Checkpoint, Item, Model, Raw, Request, Result
 
+logger = logging.getLogger(__name__)
+
 # A server's log is no place for progress bars.
-logging.disable_progress_bar()
+disable_progress_bar()
 
 Network = TypeVar("Network", bound=nn.Module)
 Pretrained = TypeVar("Pretrained", bound=PreTrainedModel)
@@ -160,12 +164,17 @@ def read_prompt_processor(processor_class: type[PromptProcessor], checkpoint: Ch
         NotFound: the files for either are missing or damaged.
     """
     try:
-        return cast(Any, processor_class).from_pretrained(checkpoint.folder, local_files_only=True)
+        processor: Any = cast(Any, processor_class).from_pretrained(checkpoint.folder, local_files_only=True)
     except (OSError, ValueError):
+        processor = None
+    # In place of a tokenizer whose files are missing, transformers makes one that knows no words.
+    tokenizer = getattr(processor, "tokenizer", None)
+    if processor is None or (tokenizer is not None and len(tokenizer) <= len(tokenizer.all_special_ids)):
         raise NotFound(
             f"{checkpoint.model_id} has no processor and tokenizer that can be read, which say how to prepare images "
             "and texts. Get its JSON files again."
-        ) from None
+        )
+    return processor
 
 
 def read(
@@ -177,21 +186,33 @@ def read(
         needless: how the names of weights begin that may be missing, since nothing of ours looks at what they make.
 
     Raises:
-        NotFound: the checkpoint is of another kind. Reading on would leave weights at random values.
+        NotFound: the checkpoint is of another kind, or its config.json is of another network. Reading on would leave
+            weights at random values.
     """
-    network, report = cast(Any, network_class).from_pretrained(
-        checkpoint.folder,
-        dtype=torch.float32,
-        use_safetensors=True,
-        local_files_only=True,
-        output_loading_info=True,
-        **options,
-    )
-    if missing := {name for name in report["missing_keys"] if not name.startswith(needless)}:
-        raise NotFound(
-            f"{checkpoint.model_id} is no checkpoint of {network_class.__name__}: {len(missing)} of its weights are "
-            f"missing, such as {min(missing)}."
+    try:
+        network, report = cast(Any, network_class).from_pretrained(
+            checkpoint.folder,
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            # They are told of below, in a sentence.
+            ignore_mismatched_sizes=True,
+            **options,
         )
+    except (ValueError, TypeError, StrictDataclassError) as error:
+        logger.info("%s cannot be read as %s: %s", checkpoint.model_id, network_class.__name__, error)
+        raise NotFound(
+            f"{checkpoint.model_id} is no checkpoint of {network_class.__name__}: its config.json describes another "
+            "kind of network, or none."
+        ) from None
+    missing = {name for name in report["missing_keys"] if not name.startswith(needless)}
+    for lacking, what in ((missing, "missing"), ({name for name, *_ in report["mismatched_keys"]}, "of another size")):
+        if lacking:
+            raise NotFound(
+                f"{checkpoint.model_id} is no checkpoint of {network_class.__name__}: {len(lacking)} of its weights "
+                f"are {what}, such as {min(lacking)}."
+            )
     return network
 
 

@@ -244,6 +244,8 @@ class CancelOnDisconnect:
             await self.app(scope, receive, send)
             return
         body_read, gone = asyncio.Event(), asyncio.Event()
+        work = asyncio.current_task()
+        assert work is not None
 
         async def receive_body() -> Message:
             if body_read.is_set():
@@ -251,27 +253,27 @@ class CancelOnDisconnect:
                 await gone.wait()
                 return {"type": "http.disconnect"}
             message = await receive()
-            if message["type"] == "http.disconnect":
-                gone.set()
-            if gone.is_set() or not message.get("more_body", False):
+            if message["type"] == "http.disconnect" or not message.get("more_body", False):
                 body_read.set()
             return message
 
         async def watch() -> None:
             await body_read.wait()
-            while not gone.is_set() and (await receive())["type"] != "http.disconnect":
+            while (await receive())["type"] != "http.disconnect":
                 pass
             gone.set()
-
-        work = asyncio.ensure_future(self.app(scope, receive_body, send))
-        watcher = asyncio.ensure_future(watch())
-        try:
-            await asyncio.wait((work, watcher), return_when=asyncio.FIRST_COMPLETED)
-        finally:
             work.cancel()
+
+        watcher = asyncio.create_task(watch())
+        try:
+            await self.app(scope, receive_body, send)
+        except asyncio.CancelledError:
+            if not gone.is_set() and not work.cancelling():
+                # Not this request was cancelled, but what it waited for.
+                raise Busy("The server is shutting down. Try again in a moment.", retry_after=5) from None
+            if not gone.is_set():
+                raise
+        finally:
             watcher.cancel()
-            await asyncio.gather(work, watcher, return_exceptions=True)
-        if not work.cancelled():
-            work.result()
-        elif not gone.is_set():
-            raise Busy("The server is shutting down. Try again in a moment.", retry_after=5)
+            if gone.is_set():
+                work.uncancel()

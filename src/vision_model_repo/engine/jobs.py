@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -113,6 +113,10 @@ class JobQueue:
         self._max_result_bytes = max_result_bytes
         self._ttl_seconds = ttl_seconds
         self._jobs: dict[str, _Job] = {}
+        # The same jobs by what is next for them, oldest first: nothing that happens often may look at all of them.
+        self._waiting: OrderedDict[str, _Job] = OrderedDict()
+        self._finished: OrderedDict[str, _Job] = OrderedDict()
+        self._result_bytes = 0
         self._running = 0
         self._closing = False
 
@@ -127,14 +131,14 @@ class JobQueue:
         """
         self.check_room()
         state = JobState(f"{prefix}{uuid4().hex}", kind, JobStatus.PENDING, time.time(), total)
-        self._jobs[state.job_id] = _Job([state], work)
+        self._jobs[state.job_id] = self._waiting[state.job_id] = _Job([state], work)
         self._forget_surplus()
         self._start_next()
         return state
 
     def check_room(self) -> None:
         """Raises Busy where `submit` would, for those who want to know before they prepare a job."""
-        waiting = sum(job.state.status is JobStatus.PENDING for job in self._jobs.values())
+        waiting = len(self._waiting)
         full = self._running >= self._max_concurrent and waiting >= self._max_queued
         if self._closing or full or waiting + self._running >= self._max_jobs:
             reason = "The server is shutting down." if self._closing else f"{waiting} jobs are waiting already."
@@ -186,10 +190,9 @@ class JobQueue:
     async def close(self, grace_seconds: float) -> None:
         """Drops what waits, lets what runs finish within the grace, and says what was lost."""
         self._closing = True
-        for job in self._jobs.values():
-            if job.state.status is JobStatus.PENDING:
-                logger.warning("Job %s was dropped before it started: shutting down", job.state.job_id)
-                self._finish(job, JobStatus.CANCELLED, error="The server shut down before the job started.")
+        for job in list(self._waiting.values()):
+            logger.warning("Job %s was dropped before it started: shutting down", job.state.job_id)
+            self._finish(job, JobStatus.CANCELLED, error="The server shut down before the job started.")
         running = {job.task: job for job in self._jobs.values() if job.task is not None}
         if not running:
             return
@@ -207,15 +210,14 @@ class JobQueue:
             raise NotFound(f"No job {job_id[:80]!r}. It may have expired or been deleted.") from None
 
     def _start_next(self) -> None:
-        for job in self._jobs.values():
-            if self._closing or self._running >= self._max_concurrent:
-                return
-            if job.state.status is JobStatus.PENDING and job.work is not None:
-                self._running += 1
-                job.become(replace(job.state, status=JobStatus.RUNNING))
-                job.task = asyncio.ensure_future(job.work(job.progress))
-                # A callback rather than a coroutine around the work: it runs even if the task never started.
-                job.task.add_done_callback(partial(self._settle, job))
+        while self._waiting and self._running < self._max_concurrent and not self._closing:
+            _, job = self._waiting.popitem(last=False)
+            assert job.work is not None
+            self._running += 1
+            job.become(replace(job.state, status=JobStatus.RUNNING))
+            job.task = asyncio.ensure_future(job.work(job.progress))
+            # A callback rather than a coroutine around the work: it runs even if the task never started.
+            job.task.add_done_callback(partial(self._settle, job))
 
     def _settle(self, job: _Job, task: asyncio.Task[bytes]) -> None:
         self._running -= 1
@@ -236,21 +238,25 @@ class JobQueue:
         job.become(replace(job.state, status=status, done=done, completed_at=time.time(), result=result, error=error))
         # The work holds the decoded images.
         job.work = job.task = None
-        loop = asyncio.get_running_loop()
-        job.expiry = loop.call_later(self._ttl_seconds, self._forget, job.state.job_id)
+        job_id = job.state.job_id
+        self._waiting.pop(job_id, None)
+        self._finished[job_id] = job
+        self._result_bytes += len(result or b"")
+        job.expiry = asyncio.get_running_loop().call_later(self._ttl_seconds, self._forget, job_id)
         self._forget_surplus()
 
     def _forget(self, job_id: str) -> None:
-        job = self._jobs.pop(job_id, None)
-        if job is not None and job.expiry is not None:
+        """Forgets a finished job; one that has been forgotten already is none."""
+        self._jobs.pop(job_id, None)
+        if (job := self._finished.pop(job_id, None)) is None:
+            return
+        self._result_bytes -= len(job.state.result or b"")
+        if job.expiry is not None:
             job.expiry.cancel()
 
     def _forget_surplus(self) -> None:
         """Forgets the oldest finished jobs until the limits hold; the newest result is kept whatever its size."""
-        finished = [job.state for job in self._jobs.values() if job.state.status.finished]
-        held = sum(len(state.result or b"") for state in finished)
-        for state in sorted(finished, key=lambda state: state.completed_at or 0.0)[:-1]:
-            if len(self._jobs) <= self._max_jobs and held <= self._max_result_bytes:
-                return
-            held -= len(state.result or b"")
-            self._forget(state.job_id)
+        while len(self._finished) > 1 and (
+            len(self._jobs) > self._max_jobs or self._result_bytes > self._max_result_bytes
+        ):
+            self._forget(next(iter(self._finished)))

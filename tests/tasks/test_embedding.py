@@ -25,11 +25,12 @@ def test_every_image_is_a_request_of_its_own() -> None:
 
 
 def test_answers_join_to_one_and_say_which_texts_were_cut() -> None:
-    first = EmbeddingResult(np.zeros((2, 3), np.float32), truncated=(1,))
-    second = EmbeddingResult(np.ones((2, 3), np.float32), truncated=(0,))
+    first = EmbeddingResult(np.zeros((2, 3), np.float32), truncated=(1,), tokens=5)
+    second = EmbeddingResult(np.ones((2, 3), np.float32), truncated=(0,), tokens=2)
     joined = EmbeddingResult.join([first, second])
     assert joined.vectors[:, 0].tolist() == [0, 0, 1, 1]
-    assert joined.truncated == (1, 2)
+    assert (joined.truncated, joined.tokens) == ((1, 2), 7)
+    assert EmbeddingResult.join([first]) is first
 
 
 @pytest.mark.parametrize(

@@ -151,7 +151,7 @@ class DualEncoder(TorchModel[EmbeddingRequest, Item, NDArray[np.float32], Embedd
         return np.split(vectors, np.cumsum([len(item.images) + len(item.texts) for item in items])[:-1])
 
     def postprocess(self, raw: NDArray[np.float32], item: Item) -> EmbeddingResult:
-        return EmbeddingResult(unit_length(raw) if item.normalize else raw, item.truncated)
+        return EmbeddingResult(unit_length(raw) if item.normalize else raw, item.truncated, sum(map(len, item.texts)))
 
     @property
     def _torch_dtype(self) -> torch.dtype:

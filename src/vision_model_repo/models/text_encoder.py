@@ -128,7 +128,7 @@ class TextEncoder(TorchModel[EmbeddingRequest, Item, NDArray[np.float32], Embedd
 
     def postprocess(self, raw: NDArray[np.float32], item: Item) -> EmbeddingResult:
         vectors = unit_length(raw) if item.normalize or self._files.normalize else raw
-        return EmbeddingResult(vectors, item.truncated)
+        return EmbeddingResult(vectors, item.truncated, sum(len(row.ids) for row in item.rows))
 
     def _embed(self, rows: Sequence[Row]) -> NDArray[np.float32]:
         """(N, D) of texts that are padded to the longest of them."""

@@ -68,19 +68,24 @@ class EmbeddingResult:
     Attributes:
         vectors: (N, D) float32.
         truncated: places of the texts that were longer than the model reads.
+        tokens: of all texts that the model read; those of padding count where it reads them.
     """
 
     vectors: NDArray[np.float32]
     truncated: tuple[int, ...] = ()
+    tokens: int = 0
 
     @classmethod
     def join(cls, results: Sequence[EmbeddingResult]) -> EmbeddingResult:
         """The answer to a request, from those to the parts that `split` made of it; at least one."""
+        if len(results) == 1:
+            return results[0]
         starts = np.cumsum([0, *(len(result.vectors) for result in results)]).tolist()
         truncated = (
             start + place for start, result in zip(starts, results, strict=False) for place in result.truncated
         )
-        return cls(np.concatenate([result.vectors for result in results]), tuple(truncated))
+        tokens = sum(result.tokens for result in results)
+        return cls(np.concatenate([result.vectors for result in results]), tuple(truncated), tokens)
 
 
 def unit_length(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

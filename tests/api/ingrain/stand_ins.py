@@ -22,7 +22,7 @@ BROKEN = "broken"
 
 
 class Texts(StandIn):
-    """A text of n characters is (n, 3, 0, 4) before it is scaled."""
+    """A text of n characters is (n, 3, 0, 4) before it is scaled, and n tokens."""
 
     max_batch = 4
 
@@ -36,7 +36,7 @@ class Texts(StandIn):
     def postprocess(self, raw: EmbeddingRequest, item: EmbeddingRequest) -> EmbeddingResult:
         rows = [(len(text), 3, 0, 4) for text in item.texts] + [_mean(image) for image in item.images]
         vectors = np.array(rows, np.float32)
-        return EmbeddingResult(unit_length(vectors) if item.normalize else vectors)
+        return EmbeddingResult(unit_length(vectors) if item.normalize else vectors, tokens=sum(map(len, item.texts)))
 
 
 class Pairs(Texts):

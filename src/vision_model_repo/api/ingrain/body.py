@@ -39,16 +39,6 @@ def listed(given: str | Sequence[str]) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(given)
 
 
-def check_texts(texts: Sequence[str], limits: Settings) -> None:
-    """Raises InvalidInput for none, and TooLarge for too many or too long ones."""
-    if not texts:
-        raise InvalidInput("text is empty. Give at least one text.")
-    if len(texts) > limits.max_texts:
-        raise TooLarge(f"There are {len(texts)} texts; at most {limits.max_texts} are accepted in one request.")
-    if (longest := max(map(len, texts))) > limits.max_text_characters:
-        raise TooLarge(f"A text has {longest} characters; at most {limits.max_text_characters} are accepted.")
-
-
 def check_images(images: Sequence[str], limits: Settings) -> None:
     """Raises InvalidInput for none, and TooLarge for too many."""
     if not images:

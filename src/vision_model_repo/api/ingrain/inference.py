@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import orjson
 from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 
 from vision_model_repo.api.dependencies import engine_of
+from vision_model_repo.api.embedding import MAX_NUMBERS_AT_ONCE, check_texts, embed, write_vectors
 from vision_model_repo.api.errors import describe
-from vision_model_repo.api.ingrain.body import Image, check_images, check_texts, listed, read_body, read_images
+from vision_model_repo.api.ingrain.body import check_images, listed, read_body, read_images
 from vision_model_repo.api.ingrain.models import askable_model, family_of, library_of, shown
 from vision_model_repo.api.ingrain.schemas import (
     IngrainClassification,
@@ -33,13 +32,9 @@ from vision_model_repo.engine.engine import Engine
 from vision_model_repo.errors import InvalidInput
 from vision_model_repo.models.catalog import ModelSpec
 from vision_model_repo.tasks.classification import ClassificationRequest
-from vision_model_repo.tasks.embedding import EmbeddingRequest, EmbeddingResult, shorten
-from vision_model_repo.tasks.features import FeatureRequest
+from vision_model_repo.tasks.embedding import shorten
 
 Array = NDArray[np.float32]
-
-MAX_NUMBERS_AT_ONCE = 16_384
-"""To write so many takes a millisecond at most; more are written in another thread."""
 
 router = APIRouter(tags=["ingrain"], responses=describe(400, 401, 413, 422, 429, 503, 504), route_class=DirectRoute)
 
@@ -67,7 +62,7 @@ async def embed_image(request: Request) -> Response:
     return await _answer(request, embedded.seconds, embeddings=embedded.images)
 
 
-async def embed(request: Request) -> Response:
+async def embed_both(request: Request) -> Response:
     """Embeds texts, images or both, side by side."""
     body = await read_body(request, IngrainPairs)
     embedded = await _embed(engine_of(request), body, body.text, body.image, body.image_download_headers)
@@ -90,29 +85,13 @@ async def classify_image(request: Request) -> Response:
 for path, endpoint, body, answer in (
     ("/embed_text", embed_text, IngrainTexts, IngrainVectors),
     ("/embed_image", embed_image, IngrainImages, IngrainVectors),
-    ("/embed", embed, IngrainPairs, IngrainJointVectors),
-    ("/infer", embed, IngrainPairs, IngrainJointVectors),
+    ("/embed", embed_both, IngrainPairs, IngrainJointVectors),
+    ("/infer", embed_both, IngrainPairs, IngrainJointVectors),
     ("/classify_image", classify_image, IngrainClassification, IngrainProbabilities),
 ):
     router.add_api_route(
         path, endpoint, methods=["POST"], response_model=answer, openapi_extra=request_body(body), name=path[1:]
     )
-
-
-async def vectors_of(
-    engine: Engine, spec: ModelSpec, texts: Sequence[str], images: Sequence[Image], *, normalize: bool = True
-) -> tuple[Array | None, Array | None]:
-    """Vectors of texts and of images, (N, D) each, from one model; None where there are none."""
-    asked = EmbeddingRequest(texts=tuple(texts), normalize=normalize).split()
-    if spec.task == "features":
-        looked: list[Any] = [FeatureRequest(image, normalize=normalize) for image in images]
-    else:
-        looked = EmbeddingRequest(images=tuple(images), normalize=normalize).split()
-    results = (await engine.manager.run(spec.model_type, [*asked, *looked])).results
-    said, seen = results[: len(asked)], results[len(asked) :]
-    if spec.task == "features":
-        seen = [EmbeddingResult(result.pooler_output[None]) for result in seen]
-    return EmbeddingResult.join(said).vectors if said else None, EmbeddingResult.join(seen).vectors if seen else None
 
 
 def check_classifier(spec: ModelSpec, name: str) -> None:
@@ -141,10 +120,10 @@ async def _embed(
     images = await read_images(sources, headers, engine) if sources else []
     normalize = bool(body.normalize)
     started = time.perf_counter()
-    found = await vectors_of(engine, spec, texts, images, normalize=normalize) if texts or images else (None, None)
+    found = await embed(engine, spec, texts, images, normalize=normalize) if texts or images else (None, None)
     seconds = time.perf_counter() - started
     again = normalize and engine.settings.renormalize_shortened
-    said, seen = (None if each is None else shorten(each, body.n_dims, normalize=again) for each in found)
+    said, seen = (None if each is None else shorten(each.vectors, body.n_dims, normalize=again) for each in found)
     return Embedded(said, seen, seconds)
 
 
@@ -159,10 +138,3 @@ async def _answer(request: Request, seconds: float, **arrays: Array | None) -> R
 def _write(arrays: dict[str, Array | None], seconds: float) -> bytes:
     members = {name: write_vectors(array) for name, array in arrays.items()}
     return write_object(**members, processingTimeMs=b"%.3f" % (1000 * seconds))
-
-
-def write_vectors(array: Array | None) -> bytes:
-    """Nested lists of an (N, D) array, in the fewest digits that tell each float32 from all others; null for None."""
-    if array is None:
-        return b"null"
-    return orjson.dumps(np.ascontiguousarray(array, np.float32), option=orjson.OPT_SERIALIZE_NUMPY)

@@ -8,10 +8,11 @@ import numpy as np
 from fastapi import APIRouter, Query, Request
 
 from vision_model_repo.api.dependencies import EngineDependency
+from vision_model_repo.api.embedding import embed
 from vision_model_repo.api.errors import describe
 from vision_model_repo.api.ingrain import models
 from vision_model_repo.api.ingrain.body import read_body
-from vision_model_repo.api.ingrain.inference import check_classifier, vectors_of
+from vision_model_repo.api.ingrain.inference import check_classifier
 from vision_model_repo.api.ingrain.schemas import (
     ClassificationLabels,
     EmbeddingSize,
@@ -74,8 +75,8 @@ async def model_embedding_size(engine: EngineDependency, name: Name) -> Embeddin
     """Tells how many components a model's vectors have."""
     spec = _model(engine, name)
     sees = models.library_of(spec) == "timm"
-    found = await vectors_of(engine, spec, () if sees else (name,), (BLANK,) if sees else ())
-    size = next(vectors.shape[1] for vectors in found if vectors is not None)
+    found = await embed(engine, spec, () if sees else (name,), (BLANK,) if sees else ())
+    size = next(each.vectors.shape[1] for each in found if each is not None)
     return EmbeddingSize(embedding_size=size)
 
 

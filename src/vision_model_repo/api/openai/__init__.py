@@ -1,1 +1,1 @@
-"""The OpenAI protocol: chat completions, for whatever was written for OpenAI, vLLM and their like."""
+"""The OpenAI protocol: chat completions and embeddings, for whatever was written for OpenAI, vLLM and their like."""

@@ -15,8 +15,9 @@ from starlette.types import Receive, Scope, Send
 
 from vision_model_repo.api.dependencies import EngineDependency, read_json
 from vision_model_repo.api.errors import describe, refusal_of
-from vision_model_repo.api.openai.conversation import check_body, find_model, read_request
+from vision_model_repo.api.openai.conversation import check_body, read_request
 from vision_model_repo.api.openai.errors import error_document
+from vision_model_repo.api.openai.models import find_model
 from vision_model_repo.api.openai.schemas import Completion, CompletionBody
 from vision_model_repo.api.openapi import request_body
 from vision_model_repo.api.wire import write
@@ -71,7 +72,7 @@ class Head:
 async def complete(request: Request, engine: EngineDependency) -> Response:
     """Continues a conversation about images; with `stream`, in chunks that end with `[DONE]`."""
     body = await read_json(request, CompletionBody)
-    spec, model_id = find_model(engine.manager.catalog, body.model)
+    spec, model_id = find_model(engine.manager.catalog, body.model, "chat")
     check_body(body, engine.settings)
     engine.manager.check_available(spec.model_type, model_id)
     asked = await read_request(body, engine)

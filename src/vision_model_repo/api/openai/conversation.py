@@ -13,42 +13,11 @@ from vision_model_repo.api.concurrency import gather_or_cancel
 from vision_model_repo.api.native.images import read_image
 from vision_model_repo.api.openai.schemas import MAX_STOPS, CompletionBody, ImagePart, Message, TextPart
 from vision_model_repo.engine.engine import Engine
-from vision_model_repo.errors import InvalidInput, NotFound, TooLarge, VisionError
-from vision_model_repo.models.catalog import Catalog, ModelSpec
+from vision_model_repo.errors import InvalidInput, TooLarge, VisionError
 from vision_model_repo.settings import Settings
 from vision_model_repo.tasks.chat import ChatMessage, ChatRequest, Role
 
 ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
-
-
-def find_model(catalog: Catalog, name: str) -> tuple[ModelSpec, str | None]:
-    """The model of that name, or the one that loads the checkpoint of that id, and the id.
-
-    Raises:
-        NotFound: there is no such model.
-        InvalidInput: it does not chat.
-    """
-    if name in catalog:
-        spec = catalog[name]
-        if spec.task != "chat":
-            raise InvalidInput(f"{spec.model_type} is for {spec.task}, not for chat. Models for it: {_names(catalog)}.")
-        return spec, None
-    families = [spec for spec in chat_models(catalog) if spec.family is None]
-    if "/" not in name or not families:
-        raise NotFound(
-            f"There is no model {name[:100]!r}. Models for chat: {_names(catalog) or 'none'}; or give the id of a "
-            "checkpoint."
-        )
-    return families[0], name
-
-
-def chat_models(catalog: Catalog) -> list[ModelSpec]:
-    """The models that can be asked."""
-    return [spec for spec in catalog.values() if spec.task == "chat"]
-
-
-def _names(catalog: Catalog) -> str:
-    return ", ".join(spec.model_type for spec in chat_models(catalog))
 
 
 def check_body(body: CompletionBody, limits: Settings) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from vision_model_repo.api.openai import completions, models
+from vision_model_repo.api.openai import completions, embeddings, models
 from vision_model_repo.api.openai.errors import write_error
 from vision_model_repo.api.protocols import Protocol
 from vision_model_repo.api.routing import merged
@@ -15,6 +15,7 @@ def openai_router(catalog: Catalog) -> APIRouter:
     """The protocol; its paths are the same for every catalog."""
     return merged(
         completions.router,
+        embeddings.router,
         models.router,
     )
 
@@ -24,5 +25,5 @@ OPENAI = Protocol(
     title="OpenAI",
     router=openai_router,
     write_error=write_error,
-    work_paths=("/v1/chat/",),
+    work_paths=("/v1/chat/", "/v1/embeddings"),
 )

@@ -148,6 +148,67 @@ class Completion(BaseModel):
     usage: Usage = Field(description="Tokens.")
 
 
+def _texts(value: Any) -> str | None:
+    if isinstance(value, str):
+        return "text"
+    return "texts" if isinstance(value, list) and all(isinstance(each, str) for each in value[:1]) else None
+
+
+Texts = Annotated[
+    Annotated[str, Tag("text")] | Annotated[list[str], Tag("texts")],
+    Discriminator(
+        _texts,
+        custom_error_type="input",
+        custom_error_message="The input is a text or a list of texts. Lists of tokens are not read.",
+    ),
+]
+
+
+class EmbeddingBody(BaseModel):
+    """Texts to embed."""
+
+    model: str = Field(
+        description="A model of the task embedding that `GET /v1/models` lists, or the id of a checkpoint of one.",
+        examples=["text_embedding"],
+    )
+    input: Texts = Field(description="A text, or a list of them.", examples=["A red cube."])
+    encoding_format: Literal["float", "base64"] | None = Field(
+        None, description="Numbers, or the base64 of little-endian float32; numbers if left out.", examples=["float"]
+    )
+    dimensions: int | None = Field(
+        None,
+        ge=1,
+        description="Components of each vector that are kept, for models trained for it; all if left out.",
+        examples=[256],
+    )
+
+
+class Embedding(BaseModel):
+    """The vector of one text."""
+
+    object: Literal["embedding"] = Field(description="What this is.", examples=["embedding"])
+    index: int = Field(description="Place of the text in the input.", examples=[0])
+    embedding: list[float] | str = Field(
+        description="The vector, or its base64 as `encoding_format` has it.", examples=[[0.2, -0.4]]
+    )
+
+
+class EmbeddingUsage(BaseModel):
+    """Tokens of all texts."""
+
+    prompt_tokens: int = Field(description="Read.", examples=[5])
+    total_tokens: int = Field(description="The same.", examples=[5])
+
+
+class Embeddings(BaseModel):
+    """A vector for each text."""
+
+    object: Literal["list"] = Field(description="What this is.", examples=["list"])
+    data: list[Embedding] = Field(description="The vectors, in the order of the input.")
+    model: str = Field(description="The model that was asked for.", examples=["text_embedding"])
+    usage: EmbeddingUsage = Field(description="Tokens.")
+
+
 class ListedModel(BaseModel):
     """A model that can be asked."""
 

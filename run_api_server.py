@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from vision_model_repo.serving import ONE_PROCESS, serve
-from vision_model_repo.settings import Settings
+from vision_model_repo.serving import ONE_PROCESS, read_settings, serve
 
 
 def main() -> None:
-    settings = Settings()  # pyright: ignore[reportCallIssue]
+    settings = read_settings()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--host", default=settings.api_host, help="address to listen on (%(default)s)")
     parser.add_argument("--port", type=int, default=settings.api_port, help="port to listen on (%(default)s)")
@@ -18,7 +17,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.workers != 1:
         parser.error(ONE_PROCESS.format(workers=arguments.workers))
-    serve(settings.model_copy(update={"api_host": arguments.host, "api_port": arguments.port}), reload=arguments.reload)
+    serve(read_settings(api_host=arguments.host, api_port=arguments.port), reload=arguments.reload)
 
 
 if __name__ == "__main__":

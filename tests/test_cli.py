@@ -64,6 +64,7 @@ def test_run_draws_onto_the_image(picture: Path, tmp_path: Path) -> None:
         (["sam3", "PICTURE", "-p", "cube", "-o", "threshold=2"], "less than or equal to 1"),
         (["sam3", "PICTURE", "-p", "cube", "-o", "threshold"], "not NAME=VALUE"),
         (["dinov3", "PICTURE", "--model-id", "demo/nothing"], "No embedded checkpoint"),
+        (["dinov3", "PICTURE", "--output", "no/such/folder.png"], "cannot be written: No such file or directory."),
     ],
 )
 def test_run_refuses_with_the_reason(arguments: list[str], reason: str, picture: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -49,3 +51,29 @@ def test_several_workers_are_refused_with_the_reason(command: tuple[str, ...], t
     said = " ".join(str(refusal.value).split())
     assert "4 workers would be 4 registries, 4 job queues and 4 copies of every model" in said
     assert "Start it with one worker" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "reason"),
+    [
+        (("--port", "99999"), {}, "API_PORT: Input should be less than or equal to 65535"),
+        ((), {"MAX_IMAGES": "-1", "LOG_LEVEL": "chatty"}, "MAX_IMAGES: Input should be greater than or equal to 1"),
+        ((), {"DEFAULT_MODEL_IDS": "facebook/sam3"}, "default_model_ids"),
+        ((), {"ROOT_PROTOCOL": "soap"}, "No protocol 'soap' to put at the root. There are: native"),
+        ((), {"CONFIG_FILE": "nowhere.toml"}, "There is no configuration file "),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_with_the_reason(
+    arguments: tuple[str, ...], environment: dict[str, str], reason: str, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, SCRIPT, *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "API_PORT": "0", **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert reason in done.stderr
+    assert "Traceback" not in done.stderr

@@ -16,6 +16,7 @@ from rich.table import Table
 from vision_model_repo.errors import VisionError
 from vision_model_repo.models.catalog import Catalog
 from vision_model_repo.models.hub import Hub
+from vision_model_repo.serving import read_settings
 from vision_model_repo.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Vision foundation models, served and tried out.")
@@ -38,8 +39,7 @@ def serve(
     from vision_model_repo.serving import serve
 
     given = {"api_host": host, "api_port": port, "root_protocol": protocol, "config_file": config}
-    settings = read_settings().model_copy(update={name: value for name, value in given.items() if value is not None})
-    serve(settings, reload=reload)
+    serve(read_settings(**given), reload=reload)
 
 
 @app.command()
@@ -68,7 +68,10 @@ def run(
     if output is None:
         sys.stdout.write(answer.decode() + "\n")
     else:
-        output.write_bytes(answer)
+        try:
+            output.write_bytes(answer)
+        except OSError as error:
+            raise typer.BadParameter(f"{output} cannot be written: {error.strerror}.", param_hint="--output") from None
         typer.echo(f"Wrote {output}")
 
 
@@ -100,10 +103,6 @@ def selftest(
     Console().print(table)
     if not passed:
         raise typer.Exit(1)
-
-
-def read_settings() -> Settings:
-    return Settings()  # pyright: ignore[reportCallIssue]
 
 
 def hub_of(settings: Settings, *, offline: bool) -> Hub:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import math
 import multiprocessing
@@ -12,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.config import LOGGING_CONFIG
 
 from vision_model_repo.settings import Settings
 
-APPLICATION = "vision_model_repo.api.server:app"
+APPLICATION_MODULE = "vision_model_repo.api.server"
+APPLICATION = f"{APPLICATION_MODULE}:app"
 ONE_PROCESS = (
     "This server is one process: {workers} workers would be {workers} registries, {workers} job queues and {workers} "
     "copies of every model, so that a job submitted to one would be unknown to the others. Start it with one worker: "
@@ -25,6 +29,21 @@ ONE_PROCESS = (
     "server for each, with CUDA_VISIBLE_DEVICES and a port of its own, behind a load balancer that keeps a client at "
     "its server."
 )
+
+
+def read_settings(**given: Any) -> Settings:
+    """The settings; ends the process with a sentence for each that makes no sense.
+
+    Args:
+        given: those that do not come from the environment; None is as good as not given.
+    """
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        wrong = [f"{'.'.join(map(str, each['loc'])).upper()}: {each['msg']}" for each in error.errors()]
+    except SettingsError as error:
+        wrong = [f"{error}: {error.__cause__}"]
+    raise SystemExit("\n".join(wrong))
 
 
 def serve(settings: Settings, *, reload: bool = False) -> None:
@@ -39,6 +58,12 @@ def serve(settings: Settings, *, reload: bool = False) -> None:
     os.environ["ROOT_PROTOCOL"] = settings.root_protocol
     if settings.config_file is not None:
         os.environ["CONFIG_FILE"] = str(settings.config_file.absolute())
+    if not reload:
+        try:
+            importlib.import_module(APPLICATION_MODULE)
+        except ValueError as error:
+            # Settings that make no sense together with what is installed, such as a protocol that there is not.
+            raise SystemExit(str(error)) from error
     uvicorn.run(
         APPLICATION,
         host=settings.api_host,

@@ -22,10 +22,11 @@ MODULES = {
 ALLOWED: dict[str, tuple[str, ...]] = {
     "errors": (),
     "settings": (),
+    "garbage": (),
     "formats": ("errors",),
     "tasks": ("errors", "formats"),
-    "models": ("errors", "tasks", "formats"),
-    "engine": ("errors", "settings", "tasks", "formats", "models.base", "models.catalog", "models.hub"),
+    "models": ("errors", "garbage", "tasks", "formats"),
+    "engine": ("errors", "garbage", "settings", "tasks", "formats", "models.base", "models.catalog", "models.hub"),
     # Of models, a protocol may know which families there are, and nothing of how they work.
     "api": ("errors", "settings", "tasks", "formats", "engine", "models.catalog", "deployments", "serving", "__init__"),
     "deployments": ("errors", "models.catalog", "models.pixano_plugin"),

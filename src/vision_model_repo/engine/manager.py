@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from vision_model_repo import garbage
 from vision_model_repo.engine.cache import EncodingCache
 from vision_model_repo.engine.devices import (
     DTYPE_BYTES,
@@ -357,6 +358,7 @@ class ModelManager:
                 raise
             await self._evict(place)
             model = await self._read_or_refuse(spec, checkpoint, place, dtype)
+        await self._in_loader(garbage.collect)
         replaced = self._slots.get(spec.model_type)
         self._install(spec, checkpoint, model)
         if replaced is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 import json
 import logging
 import sys
@@ -21,6 +20,7 @@ from transformers import BaseImageProcessor, PreTrainedModel, ProcessorMixin
 from transformers.image_utils import PILImageResampling
 from transformers.utils.logging import disable_progress_bar
 
+from vision_model_repo import garbage
 from vision_model_repo.errors import NotFound
 from vision_model_repo.models.base import Checkpoint, Item, Model, Raw, Request, Result
 
@@ -94,7 +94,7 @@ class TorchModel(Model[Request, Item, Raw, Result]):
             # Caches inside transformers keep some modules for ever; like this they keep no weights.
             self._network.to("meta")
         self._network = None
-        gc.collect()
+        garbage.collect()
         self.trim()
 
     def to_device(self, tensors: Sequence[Tensor], dtype: torch.dtype | None = None) -> Tensor:

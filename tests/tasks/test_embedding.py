@@ -19,6 +19,13 @@ def test_many_texts_are_split_in_order() -> None:
     assert {(part.normalize, part.prompt) for part in parts} == {(False, "query")}
 
 
+def test_what_is_small_enough_stays_as_it_is() -> None:
+    for request in (EmbeddingRequest(texts=("a", "b"), prompt="query"), EmbeddingRequest(images=(IMAGE,))):
+        [part] = request.split(texts_at_once=2)
+        assert part is request
+    assert EmbeddingRequest().split() == []
+
+
 def test_every_image_is_a_request_of_its_own() -> None:
     parts = EmbeddingRequest(images=(IMAGE, IMAGE)).split()
     assert [part.image.shape for part in parts] == [(4, 6, 3)] * 2

@@ -54,6 +54,8 @@ class EmbeddingRequest:
 
     def split(self, texts_at_once: int = TEXTS_AT_ONCE) -> list[EmbeddingRequest]:
         """The same as requests of one image or a few texts, for an engine to batch with what others ask."""
+        if len(self.images) + bool(self.texts) == 1 and len(self.texts) <= texts_at_once:
+            return [self]
         starts = range(0, len(self.texts), texts_at_once)
         return [
             *(replace(self, images=(image,), texts=()) for image in self.images),

@@ -22,7 +22,7 @@ BATCHES_REMEMBERED = 16
 """The fastest of so many tells whether a deadline can be met at all."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True)
 class Entry:
     """One input that waits for its pass through a network; times are of `time.monotonic`.
 

@@ -11,41 +11,35 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from vision_model_repo import garbage
 from vision_model_repo.engine.cache import EncodingCache
 from vision_model_repo.engine.devices import (
     DTYPE_BYTES,
     device_memory,
     is_out_of_memory,
-    resolve_device,
     resolve_dtype,
 )
+from vision_model_repo.engine.loading import ModelLoader
 from vision_model_repo.engine.metrics import Metrics, Reason
 from vision_model_repo.engine.pixels import PixelThreads
 from vision_model_repo.engine.preload import Preload
 from vision_model_repo.engine.runner import Runner
 from vision_model_repo.engine.slots import Slot
 from vision_model_repo.engine.timings import Timings
-from vision_model_repo.engine.warmup import measure_batch, warm_batches, warm_up
 from vision_model_repo.engine.worker import DeviceWorker
 from vision_model_repo.errors import Busy, InsufficientMemory, NotFound, RequestTimeout
-from vision_model_repo.models.base import Checkpoint, GenerativeModel, Model, Servable
-from vision_model_repo.models.catalog import REMOTE, Catalog, ModelSpec
+from vision_model_repo.models.base import Checkpoint, Servable
+from vision_model_repo.models.catalog import Catalog, ModelSpec
 from vision_model_repo.models.hub import Hub
 from vision_model_repo.settings import Settings
-from vision_model_repo.tasks.examples import EXAMPLES, HEIGHT, WIDTH, examples
 
 logger = logging.getLogger(__name__)
 
 MEGABYTE = 2**20
-# A download is mostly waiting; a few may run beside each other.
-DOWNLOADS_AT_ONCE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +97,13 @@ class ModelManager:
     def __init__(self, settings: Settings, catalog: Catalog, hub: Hub, pixels: PixelThreads, metrics: Metrics) -> None:
         self._settings = settings
         self.catalog = catalog
-        self._hub = hub
         self._metrics = metrics
         self.cache = EncodingCache(settings.cache_device_mb * MEGABYTE, settings.cache_host_mb * MEGABYTE, pixels)
         self._runner = Runner(pixels, self.cache, self._make_all_room)
         self._slots: dict[str, Slot] = {}
         self._loading: dict[str, _Loading] = {}
         self._workers: dict[str, DeviceWorker] = {}
-        self._downloads = ThreadPoolExecutor(DOWNLOADS_AT_ONCE, thread_name_prefix="download")
-        # One thread: transformers patches process-wide state while it builds a model.
-        self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
+        self._loader = ModelLoader(settings, hub)
         self._reaper: asyncio.Task[None] | None = None
         self._closing = False
         self.preload = Preload(self.load, [catalog[name].model_type for name in settings.preload_models])
@@ -190,7 +181,7 @@ class ModelManager:
     async def load(self, model_type: str, model_id: str | None = None, device: str | None = None) -> ModelStatus:
         """Makes sure that a model is in memory; with a model_id or device, that very one there."""
         spec = self.catalog[model_type]
-        wanted = await self._in_loader(resolve_device, device) if device else None
+        wanted = await self._loader.device(device) if device else None
         await self._ensure(spec, model_id, wanted)
         return self._status(spec)
 
@@ -259,8 +250,7 @@ class ModelManager:
         await self.unload_all()
         for worker in self._workers.values():
             worker.stop()
-        self._downloads.shutdown()
-        self._loader.shutdown()
+        self._loader.close()
 
     # One request
 
@@ -347,18 +337,17 @@ class ModelManager:
 
     async def _load(self, spec: ModelSpec, model_id: str | None, device: str | None) -> None:
         started = time.monotonic()
-        checkpoint = await self._find(spec, model_id)
-        place = await self._in_loader(resolve_device, device or spec.device or self._settings.device)
+        checkpoint = await self._loader.find(spec, model_id)
+        place = await self._loader.device(device or spec.device or self._settings.device)
         dtype = resolve_dtype(spec.dtype or self._settings.dtype, place)
         await self._make_room(spec, place, checkpoint.parameter_count * DTYPE_BYTES[dtype])
         try:
-            model = await self._read(spec, checkpoint, place, dtype)
+            model = await self._loader.read(spec, checkpoint, dtype, self._worker(place))
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             await self._evict(place)
             model = await self._read_or_refuse(spec, checkpoint, place, dtype)
-        await self._in_loader(garbage.collect)
         replaced = self._slots.get(spec.model_type)
         self._install(spec, checkpoint, model)
         if replaced is not None:
@@ -390,58 +379,13 @@ class ModelManager:
             worker = self._workers[device] = DeviceWorker(device)
         return worker
 
-    async def _find(self, spec: ModelSpec, model_id: str | None) -> Checkpoint:
-        loop = asyncio.get_running_loop()
-        if model_id is not None and spec.device == REMOTE:
-            raise NotFound(f"{spec.model_type} is run by another server, with a checkpoint of its own. Name none.")
-        if model_id is not None:
-            return await loop.run_in_executor(self._downloads, self._hub.resolve, model_id)
-        preferred = self._settings.default_model_ids.get(spec.model_type)
-        return await loop.run_in_executor(self._downloads, self._hub.resolve_default, spec, preferred)
-
-    async def _read(self, spec: ModelSpec, checkpoint: Checkpoint, device: str, dtype: str) -> Servable:
-        model: Servable = await self._in_loader(lambda: spec.loader()(checkpoint, device=device, dtype=dtype))
-        try:
-            await self._make_ready(spec, model)
-        except BaseException:
-            await self._worker(model.device).call(model.unload)
-            raise
-        return model
-
-    async def _make_ready(self, spec: ModelSpec, model: Servable) -> None:
-        """Tunes a model as settings want it, runs it once, and settles how many images make a batch."""
-        settings, worker = self._settings, self._worker(model.device)
-        if max_batch := spec.max_batch or settings.max_batch_size:
-            model.max_batch = min(model.max_batch, max_batch)
-        if not isinstance(model, Model):
-            return
-        tune = partial(model.tune, compiled=settings.compile_models, channels_last=settings.channels_last)
-        await worker.call(tune)
-        wanted = model.device.startswith("cuda") or settings.compile_models
-        if not (wanted if settings.warm_up == "auto" else settings.warm_up == "on") or spec.task not in EXAMPLES:
-            return
-        taken = await warm_up(model, worker, *examples(spec.task))
-        if isinstance(model, GenerativeModel):
-            # It takes one at a time, and compiles nothing.
-            return
-        if not max_batch:
-            model.max_batch = await measure_batch(model, worker, taken[-1])
-        if settings.compile_models:
-            # From a second size on, code is compiled that takes any.
-            await warm_up(model, worker, *examples(spec.task, WIDTH, HEIGHT))
-            for request in taken:
-                await warm_batches(model, worker, request)
-
     async def _read_or_refuse(self, spec: ModelSpec, checkpoint: Checkpoint, device: str, dtype: str) -> Servable:
         try:
-            return await self._read(spec, checkpoint, device, dtype)
+            return await self._loader.read(spec, checkpoint, dtype, self._worker(device))
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             raise InsufficientMemory(f"{checkpoint.model_id} does not fit in the memory of {device}.") from None
-
-    async def _in_loader(self, function: Callable[..., Any], *args: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._loader, function, *args)
 
     # Room
 

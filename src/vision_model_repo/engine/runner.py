@@ -21,6 +21,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
+from weakref import ref
 
 from vision_model_repo.engine.batching import Entry, Lane
 from vision_model_repo.engine.cache import EncodingCache
@@ -225,7 +226,7 @@ class Runner:
         """Waits for an entry's output, or for what follows from it; when the memory runs out in the pass, tries once
         more with all the room there is."""
         try:
-            return await asyncio.wrap_future(follow(entry))
+            return await _outcome(entry, follow)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -234,7 +235,7 @@ class Runner:
         entry.future = Future()
         slot.worker.put(lane, entry)
         try:
-            return await asyncio.wrap_future(follow(entry))
+            return await _outcome(entry, follow)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -245,14 +246,15 @@ class Runner:
     def _finished(self, model: Model, entry: Entry) -> Future[tuple[Any, float]]:
         """The result of an entry, and the seconds from the end of its pass to it."""
         result: Future[tuple[Any, float]] = Future()
-        result.add_done_callback(lambda it: it.cancelled() and entry.future.cancel())
+        # Held by its own future, the entry with its pixels would be there until the garbage collector came.
+        it = ref(entry)
 
         def carry_on(output: Future[Any]) -> None:
             if output.cancelled():
                 result.cancel()
             elif (error := output.exception()) is not None:
-                _settle(result, error)
-            else:
+                _fail(result, error)
+            elif (entry := it()) is not None:
                 self._pixels.submit(_finish, model, entry, result, time.monotonic())
 
         entry.future.add_done_callback(carry_on)
@@ -265,6 +267,15 @@ class Runner:
         return outcome, time.monotonic() - started
 
 
+async def _outcome(entry: Entry, follow: Callable[[Entry], Future[Any]]) -> Any:
+    """Waits for what follows from an entry. Whoever waits no more frees its place in the lane."""
+    try:
+        return await asyncio.wrap_future(follow(entry))
+    except asyncio.CancelledError:
+        entry.future.cancel()
+        raise
+
+
 def _set_out(slot: Slot, model: Model, request: Any, entry: Entry) -> None:
     """Prepares a request and lets it wait for its pass."""
     if entry.future.cancelled():
@@ -273,7 +284,7 @@ def _set_out(slot: Slot, model: Model, request: Any, entry: Entry) -> None:
         entry.item = model.preprocess(request)
         entry.key = model.batch_key(entry.item)
     except Exception as error:
-        _settle(entry.future, error)
+        _fail(entry.future, error)
     else:
         slot.worker.put(slot.forward, entry)
 
@@ -288,8 +299,8 @@ def _finish(model: Model, entry: Entry, result: Future[tuple[Any, float]], since
         result.set_exception(error)
 
 
-def _settle(future: Future[Any], error: BaseException) -> None:
-    """Fails a future, unless its caller has hung up meanwhile."""
+def _fail(future: Future[Any], error: BaseException) -> None:
+    """Ends a future with an error, unless its caller has hung up meanwhile."""
     if future.set_running_or_notify_cancel():
         future.set_exception(error)
 

@@ -27,10 +27,11 @@ class DeviceWorker:
     """Runs the batches of all models on one device, taking turns between them.
 
     Args:
-        device: its name, for the thread's.
+        device: its name, such as "cpu" or "cuda:0".
     """
 
     def __init__(self, device: str) -> None:
+        self.device = device
         self._changed = threading.Condition()
         self._lanes: deque[Lane] = deque()
         self._calls: deque[tuple[Callable[[], object], Future[object]]] = deque()

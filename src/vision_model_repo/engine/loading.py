@@ -1,0 +1,103 @@
+"""From the name of a checkpoint to a model that is ready to answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from vision_model_repo import garbage
+from vision_model_repo.engine.devices import resolve_device
+from vision_model_repo.engine.warmup import measure_batch, warm_batches, warm_up
+from vision_model_repo.engine.worker import DeviceWorker
+from vision_model_repo.errors import NotFound
+from vision_model_repo.models.base import Checkpoint, GenerativeModel, Model, Servable
+from vision_model_repo.models.catalog import REMOTE, ModelSpec
+from vision_model_repo.models.hub import Hub
+from vision_model_repo.settings import Settings
+from vision_model_repo.tasks.examples import EXAMPLES, HEIGHT, WIDTH, examples
+
+# A download is mostly waiting; a few may run beside each other.
+DOWNLOADS_AT_ONCE = 4
+
+
+class ModelLoader:
+    """Finds, reads and warms up models, in threads of its own.
+
+    Args:
+        settings: defaults, and how models are tuned.
+        hub: where their weights come from.
+    """
+
+    def __init__(self, settings: Settings, hub: Hub) -> None:
+        self._settings = settings
+        self._hub = hub
+        self._downloads = ThreadPoolExecutor(DOWNLOADS_AT_ONCE, thread_name_prefix="download")
+        # One thread: transformers patches process-wide state while it builds a model.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="loader")
+
+    async def device(self, name: str) -> str:
+        """The device that a name means, such as "cuda:0" for "auto". Raises what `resolve_device` does."""
+        return await self._in_thread(resolve_device, name)
+
+    async def find(self, spec: ModelSpec, model_id: str | None) -> Checkpoint:
+        """The files of a checkpoint, downloaded if need be.
+
+        Args:
+            model_id: None for the family's default.
+
+        Raises:
+            NotFound: there are none.
+        """
+        loop = asyncio.get_running_loop()
+        if model_id is not None and spec.device == REMOTE:
+            raise NotFound(f"{spec.model_type} is run by another server, with a checkpoint of its own. Name none.")
+        if model_id is not None:
+            return await loop.run_in_executor(self._downloads, self._hub.resolve, model_id)
+        preferred = self._settings.default_model_ids.get(spec.model_type)
+        return await loop.run_in_executor(self._downloads, self._hub.resolve_default, spec, preferred)
+
+    async def read(self, spec: ModelSpec, checkpoint: Checkpoint, dtype: str, worker: DeviceWorker) -> Servable:
+        """A model on the worker's device, ready to answer. Raises what its library does when the memory runs out."""
+        model: Servable = await self._in_thread(lambda: spec.loader()(checkpoint, device=worker.device, dtype=dtype))
+        try:
+            await self._make_ready(spec, model, worker)
+        except BaseException:
+            await worker.call(model.unload)
+            raise
+        garbage.spare()
+        return model
+
+    def close(self) -> None:
+        """Ends the threads, after what they are doing."""
+        self._downloads.shutdown()
+        self._thread.shutdown()
+
+    async def _make_ready(self, spec: ModelSpec, model: Servable, worker: DeviceWorker) -> None:
+        """Tunes a model as settings want it, runs it once, and settles how many images make a batch."""
+        settings = self._settings
+        if max_batch := spec.max_batch or settings.max_batch_size:
+            model.max_batch = min(model.max_batch, max_batch)
+        if not isinstance(model, Model):
+            return
+        tune = partial(model.tune, compiled=settings.compile_models, channels_last=settings.channels_last)
+        await worker.call(tune)
+        wanted = model.device.startswith("cuda") or settings.compile_models
+        if not (wanted if settings.warm_up == "auto" else settings.warm_up == "on") or spec.task not in EXAMPLES:
+            return
+        taken = await warm_up(model, worker, *examples(spec.task))
+        if isinstance(model, GenerativeModel):
+            # It takes one at a time, and compiles nothing.
+            return
+        if not max_batch:
+            model.max_batch = await measure_batch(model, worker, taken[-1])
+        if settings.compile_models:
+            # From a second size on, code is compiled that takes any.
+            await warm_up(model, worker, *examples(spec.task, WIDTH, HEIGHT))
+            for request in taken:
+                await warm_batches(model, worker, request)
+
+    async def _in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)

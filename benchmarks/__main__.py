@@ -18,6 +18,7 @@ BENCHMARKS = (
     "batching",
     "masks",
     "features",
+    "embeddings",
     "responsive",
     "startup",
     "growth",

@@ -23,6 +23,7 @@ SHARED = {
 ALONE = {
     "overhead": ("--clients 8 --seconds 0.1 --rounds 1 --idle-seconds 0.1 --peers FastAPI", "the floor"),
     "masks": ("--masks 2 --their-masks 1 --size 200 300 --full-hd-masks 1", "pycocotools.mask.encode"),
+    "embeddings": ("--clients 2 --seconds 0.2 --peers 0", "/embed_text"),
     "startup": ("--repeats 1 --requests /inference/dinov3", "/inference/dinov3"),
     "growth": ("--jobs 20 --minutes 0", "20 jobs submitted"),
     "long_clip": ("--minutes 0.05 --frames-per-second 2", "minute"),

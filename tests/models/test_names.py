@@ -31,6 +31,16 @@ def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
         Hub(offline=True).resolve("demo/minilm")
 
 
+def test_a_name_that_nothing_embedded_has_is_told_those_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(NotFound, match=r"No embedded checkpoint 'demo/nothing'.*demo/clip") as refusal:
+        Hub(offline=True).resolve("demo/nothing")
+    assert ("demo/minilm" in refusal.value.message) == (PACKAGES["minilm"].path() is not None)
+    monkeypatch.setitem(PACKAGES, "minilm", WeightPackage("some-weights", "no_such_module", "model"))
+    with pytest.raises(NotFound) as refusal:
+        Hub(offline=True).resolve("demo/nothing")
+    assert "demo/minilm" not in refusal.value.message
+
+
 def test_a_list_of_allowed_ids_means_repositories_however_they_are_written() -> None:
     hub = Hub(offline=True, allowed=("laion/*",))
     with pytest.raises(NotFound, match="not, or only in part, in the cache"):

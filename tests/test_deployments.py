@@ -139,7 +139,7 @@ async def test_a_pixano_file_is_served_as_it_is(tmp_path: Path, picture: str) ->
 def test_pixels_reach_a_plugin_unchanged() -> None:
     from pixano_inference.utils.media import convert_string_to_image
 
-    from vision_model_repo.models.pixano_plugin import DetectionAdapter
+    from vision_model_repo.models.pixano_adapters import DetectionAdapter
     from vision_model_repo.tasks.detection import DetectionRequest
 
     image = np.random.default_rng(0).integers(0, 256, (7, 5, 3), np.uint8)

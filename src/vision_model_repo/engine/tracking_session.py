@@ -193,9 +193,11 @@ class TrackingSession:
         return frame
 
     def _check_model(self) -> None:
-        task = self._manager.catalog[self.model_type].task
-        if task not in ("segmentation", "detection", "tracking"):
-            raise InvalidInput(f"{self.model_type} is a model for {task}, which cannot track. Choose another one.")
+        spec = self._manager.catalog[self.model_type]
+        if not spec.sees_frames:
+            raise InvalidInput(
+                f"{self.model_type} is a model for {spec.task}, which cannot track frame by frame. Choose another one."
+            )
 
     def _begin(self, backward: bool) -> None:
         self._backward = backward

@@ -18,7 +18,16 @@ from vision_model_repo.errors import NameTaken, NotFound
 from vision_model_repo.models.base import Loader
 
 Task = Literal[
-    "segmentation", "detection", "depth", "features", "tracking", "chat", "embedding", "ner", "classification"
+    "segmentation",
+    "detection",
+    "depth",
+    "features",
+    "tracking",
+    "clip_tracking",
+    "chat",
+    "embedding",
+    "ner",
+    "classification",
 ]
 
 
@@ -49,6 +58,11 @@ class ModelSpec:
     dtype: str | None = None
     max_batch: int = 0
     timeout_seconds: float | None = None
+
+    @property
+    def sees_frames(self) -> bool:
+        """Whether it can track in a video that it is shown frame by frame, by its memory or by what it finds."""
+        return self.task in ("tracking", "segmentation", "detection")
 
     def loader(self) -> Loader:
         module, _, name = self.module.partition(":")

@@ -15,14 +15,20 @@ from vision_model_repo.api.server import create_app
 FRAMES = 8
 """Frames of the clip."""
 CONFIG = """
+import time
+
 import numpy as np
 from pixano_inference.configs import DeploymentConfig, ModelConfig
-from pixano_inference.models import DetectionModel, EmbeddingModel, NERModel, VLMModel
+from pixano_inference.models import DetectionModel, EmbeddingModel, NERModel, TrackingModel, VLMModel
 from pixano_inference.schemas import (
     DetectionInput, DetectionInterface, DetectionOutput, EmbeddingInput, EmbeddingOutput, NDArrayFloat, NEREntity,
-    NERInput, NEROutput, UsageInfo, VLMInput, VLMOutput,
+    NERInput, NEROutput, TrackedFrame, TrackedObject, TrackingInput, TrackingInterface, TrackingOutput, UsageInfo,
+    VLMInput, VLMOutput,
 )
 from pixano_inference.utils.media import convert_string_to_image
+
+
+ASKED, STEPS = [], []
 
 
 class Reds(DetectionModel):
@@ -38,6 +44,38 @@ class Reds(DetectionModel):
         if box is None:
             return DetectionOutput(boxes=[], scores=[], classes=[])
         return DetectionOutput(boxes=[box], scores=[0.9], classes=["red"])
+
+
+class Follower(TrackingModel):
+    interface = TrackingInterface(prompts=["box"], prompt_free=True, interval=True, outputs=["box", "score", "class"])
+
+    def load_model(self): ...
+
+    def predict(self, input: TrackingInput) -> TrackingOutput:
+        ASKED.append(input)
+        track_id = input.objects_ids[0] if input.objects_ids else 5
+        first = input.interval.start_frame if input.interval else 0
+        frames = []
+        for index, picture in enumerate(input.video[first:], start=first):
+            red, green, _ = convert_string_to_image(picture).split()
+            box = red.point(lambda value: 255 * (value >= 150)).getbbox()
+            found = [TrackedObject(track_id=track_id, box=box, score=0.75, class_name="red")] if box else []
+            frames.append(TrackedFrame(frame_index=index, objects=found))
+        return TrackingOutput(frames=frames)
+
+
+class Endless(TrackingModel):
+    def load_model(self): ...
+
+    def predict(self, input: TrackingInput) -> TrackingOutput:
+        assert all(len(picture) > 100 for picture in input.video)
+        while input.propagate is not False:
+            STEPS.append(time.monotonic())
+            try:
+                time.sleep(0.005)
+            except Exception:
+                pass
+        return TrackingOutput(frames=[])
 
 
 class Capitals(NERModel):
@@ -71,6 +109,8 @@ class Parrot(VLMModel):
 
 models = [
     ModelConfig(name="reds", model_class=Reds, model_params={"least": 150}, deployment=DeploymentConfig(num_cpus=1)),
+    ModelConfig(name="follower", model_class=Follower),
+    ModelConfig(name="endless", model_class=Endless, deployment=DeploymentConfig(timeout_s=2)),
     ModelConfig(name="capitals", model_class=Capitals),
     ModelConfig(name="lengths", model_class=Lengths),
     ModelConfig(name="parrot", model_class=Parrot),

@@ -53,7 +53,8 @@ def test_service(client: SyncPixanoInferenceClient) -> None:
 
 def test_only_models_of_the_protocols_capabilities_are_listed(client: SyncPixanoInferenceClient) -> None:
     listed = {model.name: model.capability for model in client.list_models()}
-    assert listed == {"detector": "detection", "seg_menter": "segmentation"}
+    trackers = {"detector-tracking": "tracking", "seg_menter-tracking": "tracking"}
+    assert listed == {"detector": "detection", "seg_menter": "segmentation", **trackers}
 
 
 async def test_segmentation_gives_readings_best_first(async_client: PixanoInferenceClient) -> None:

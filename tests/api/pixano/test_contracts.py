@@ -22,9 +22,14 @@ async def test_the_documentations_service_paths_answer_at_the_root(client: httpx
         *("app_name", "app_version", "app_description", "num_cpus", "num_gpus", "num_nodes"),
         *("gpus_used", "gpu_to_model", "models", "models_to_capability"),
     }
-    assert settings["models_to_capability"] == {"detector": "detection", "seg_menter": "segmentation"}
+    assert settings["models_to_capability"] == {
+        "detector": "detection",
+        "seg_menter": "segmentation",
+        "detector-tracking": "tracking",
+        "seg_menter-tracking": "tracking",
+    }
     models = (await client.get("/app/models/")).json()
-    assert [set(model) for model in models] == [{"name", "capability", "model_path", "model_class"}] * 2
+    assert [set(model) for model in models] == [{"name", "capability", "model_path", "model_class"}] * 4
 
 
 async def test_the_documentations_segmentation_example(client: httpx.AsyncClient) -> None:

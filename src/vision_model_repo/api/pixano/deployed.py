@@ -7,6 +7,7 @@ from typing import Any
 
 from vision_model_repo.api.pixano.schemas import PixanoModel, ServeStatus
 from vision_model_repo.api.pixano.task import capability_of
+from vision_model_repo.api.pixano.tracking import second_name
 from vision_model_repo.engine.engine import Engine
 from vision_model_repo.engine.manager import ModelStatus
 
@@ -48,6 +49,28 @@ INTERFACES: Mapping[str, dict[str, Any]] = {
 def deployed(engine: Engine) -> list[PixanoModel]:
     """The models whose capability the protocol knows."""
     return [model_of(engine, status) for status in engine.manager.status() if capability_of(status.spec)]
+
+
+def listed(engine: Engine) -> list[PixanoModel]:
+    """The models, and after them those again that can track what they find, under their second names."""
+    models = deployed(engine)
+    names = [second_name(engine.manager.catalog[model.name], engine.manager.catalog) for model in models]
+    return models + [_tracker(model, name) for model, name in zip(models, names, strict=True) if name]
+
+
+def _tracker(model: PixanoModel, name: str) -> PixanoModel:
+    found = model.interface
+    interface = found and {
+        "capability": "tracking",
+        "prompts": CLICKS,
+        "promptFree": True,
+        "classes": found.get("classes", "open"),
+        "classNames": found.get("classNames"),
+        "thresholds": ("box",),
+        "interval": True,
+        "outputs": ("box", "score", "class", *(("mask",) if model.capability == "segmentation" else ())),
+    }
+    return model.model_copy(update={"name": name, "capability": "tracking", "interface": interface})
 
 
 def model_of(engine: Engine, status: ModelStatus) -> PixanoModel:

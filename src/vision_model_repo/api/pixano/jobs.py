@@ -15,7 +15,8 @@ from vision_model_repo.api.errors import describe
 from vision_model_repo.api.pixano.body import describe_form, describe_json, read_form
 from vision_model_repo.api.pixano.inference_routes import metadata_of, within
 from vision_model_repo.api.pixano.media import Media
-from vision_model_repo.api.pixano.tracking import SECONDS, PixanoTracking, PixanoTrackingRequest
+from vision_model_repo.api.pixano.tracking import SECONDS, PixanoTracking
+from vision_model_repo.api.pixano.tracking_body import PixanoTrackingRequest
 from vision_model_repo.api.pixano.wire import DOCUMENTED, V1, Dialect, WireModel
 from vision_model_repo.api.wire import write, write_object
 from vision_model_repo.engine.jobs import JobState, JobStatus, Progress

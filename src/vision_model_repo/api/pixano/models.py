@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from vision_model_repo.api.dependencies import EngineDependency, read_json
 from vision_model_repo.api.errors import describe
 from vision_model_repo.api.pixano.body import describe_json
-from vision_model_repo.api.pixano.deployed import deployed, model_of
+from vision_model_repo.api.pixano.deployed import listed, model_of
 from vision_model_repo.api.pixano.errors import Conflict, NotUnderstood
 from vision_model_repo.api.pixano.schemas import PixanoDeployment, PixanoModel, PixanoStats, Undeployed
 from vision_model_repo.api.pixano.task import capability_of
@@ -21,8 +21,8 @@ router = APIRouter(prefix="/v1/models", tags=["pixano models"], responses=descri
 
 @router.get("")
 async def list_models(engine: EngineDependency) -> list[PixanoModel]:
-    """Lists the models that answer requests of this protocol."""
-    return deployed(engine)
+    """Lists the models that answer requests of this protocol; one that finds objects again as one that tracks them."""
+    return listed(engine)
 
 
 @router.post(

@@ -10,7 +10,7 @@ from vision_model_repo import __version__
 from vision_model_repo.api.dependencies import EngineDependency
 from vision_model_repo.api.native import metrics
 from vision_model_repo.api.native.health import RETRY_SECONDS, Welcome
-from vision_model_repo.api.pixano.deployed import deployed
+from vision_model_repo.api.pixano.deployed import deployed, listed
 from vision_model_repo.api.pixano.schemas import (
     DocumentedModel,
     DocumentedSettings,
@@ -78,7 +78,7 @@ async def root() -> Welcome:
 @router.get("/app/settings/")
 async def app_settings(engine: EngineDependency) -> DocumentedSettings:
     """Describes the server, in the contract of the documentation."""
-    capabilities = {model.name: model.capability for model in deployed(engine)}
+    capabilities = {model.name: model.capability for model in listed(engine)}
     return DocumentedSettings(
         app_name=NAME,
         app_version=__version__,
@@ -100,7 +100,7 @@ async def app_models(engine: EngineDependency) -> list[DocumentedModel]:
         DocumentedModel(
             name=model.name, capability=model.capability, model_path=model.model_path, model_class=model.model_class
         )
-        for model in deployed(engine)
+        for model in listed(engine)
     ]
 
 

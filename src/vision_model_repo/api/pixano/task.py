@@ -19,6 +19,7 @@ CAPABILITIES = {
     "segmentation": "segmentation",
     "detection": "detection",
     "tracking": "tracking",
+    "clip_tracking": "tracking",
     "chat": "vlm",
     "ner": "ner",
     "embedding": "embedding",

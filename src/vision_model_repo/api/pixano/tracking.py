@@ -1,4 +1,4 @@
-"""Tracking on the wire: objects meant on a frame of a video, or classes to look for, and where they are on each frame.
+"""Tracking on the wire: where the objects that a request means are on each frame of its video.
 
 An answer tells it twice, frame by frame and as three parallel lists: clients of package 0.7 read the one, those of 0.6
 and of the documentation the other.
@@ -6,176 +6,54 @@ and of the documentation the other.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal, Self
-
-from pydantic import Field, model_validator
+from typing import Any, ClassVar
 
 from vision_model_repo.api.concurrency import gather_or_cancel
-from vision_model_repo.api.native.geometry import Box, Point, Size, fit_point
 from vision_model_repo.api.pixano.detection import check_phrases
 from vision_model_repo.api.pixano.media import Media, read_media, read_video
-from vision_model_repo.api.pixano.segmentation import clip_box
-from vision_model_repo.api.pixano.task import Capability, CapabilityRequest, capability_of
-from vision_model_repo.api.pixano.wire import WireMask, WireModel
+from vision_model_repo.api.pixano.task import Capability, capability_of
+from vision_model_repo.api.pixano.tracking_body import PixanoTrackingRequest
 from vision_model_repo.engine.engine import Engine
+from vision_model_repo.engine.manager import ModelManager
 from vision_model_repo.engine.trackers import ANYTHING
 from vision_model_repo.engine.tracking_session import TrackingSession
-from vision_model_repo.errors import InvalidInput, NotFound, TooLarge
+from vision_model_repo.errors import InvalidInput, NotFound
 from vision_model_repo.formats.video import PictureSequence, Video, open_video
-from vision_model_repo.models.catalog import ModelSpec
+from vision_model_repo.models.catalog import Catalog, ModelSpec
 from vision_model_repo.settings import Settings
-from vision_model_repo.tasks.segmentation import ObjectPrompt
+from vision_model_repo.tasks.clip_tracking import ClipRequest, ClipResult, Interval
 from vision_model_repo.tasks.tracking import TrackedFrame, TrackPrompt
 
-ABLE = ("tracking", "segmentation", "detection")
-"""Tasks whose models can track, by their own memory or by what they find on each frame."""
 SECONDS = 600.0
 """Time for a video, where the deployment says nothing."""
+SUFFIX = "-tracking"
+"""Ends the name under which a model that finds objects is listed a second time, as one that tracks them: clients look
+for trackers in the list, and take a model for what the first entry of its name says."""
+
+OnProgress = Callable[[int], None]
 
 
-class TrackPoint(WireModel):
-    """A point on a frame."""
-
-    x: float = Field(description="Pixels from the left.", examples=[80])
-    y: float = Field(description="Pixels from the top.", examples=[70])
-    label: Literal[0, 1] = Field(description="1 on the object, 0 beside it.", examples=[1])
-
-
-class TrackBox(WireModel):
-    """A box on a frame, by its corner and its size; in answers boxes have two corners."""
-
-    x: float = Field(description="Left edge in pixels.", examples=[40])
-    y: float = Field(description="Upper edge in pixels.", examples=[30])
-    width: float = Field(gt=0, description="Width in pixels.", examples=[80])
-    height: float = Field(gt=0, description="Height in pixels.", examples=[80])
-
-
-class TrackMeaning(WireModel):
-    """Points and a box, or a mask."""
-
-    points: list[TrackPoint] | None = Field(None, description="Points on and beside the object.")
-    box: TrackBox | None = Field(None, description="Box around the object.")
-    mask: WireMask | None = Field(None, description="Mask of the object; then no points and no box.")
-
-    def to_prompt(self, frame_index: int, object_id: int) -> TrackPrompt:
-        points, box = self.points or [], self.box
-        meant = ObjectPrompt(
-            tuple((point.x, point.y) for point in points),
-            tuple(point.label for point in points),
-            None if box is None else (box.x, box.y, box.x + box.width, box.y + box.height),
-        )
-        return TrackPrompt(frame_index, object_id, meant, None if self.mask is None else self.mask.to_runs())
-
-
-class TrackKeyframe(TrackMeaning):
-    """What means an object, on one frame: in `prompts`, or beside it in the contract of the documentation."""
-
-    frame_index: int = Field(ge=0, description="Index of the frame, from 0.", examples=[0])
-    prompts: TrackMeaning | None = Field(None, description="Points and a box, or a mask.")
-
-    @model_validator(mode="after")
-    def _points_or_box_or_mask(self) -> Self:
-        meant = self.prompts or self
-        if bool(meant.points or meant.box) == bool(meant.mask):
-            raise ValueError("a keyframe has points, a box or both, or else a mask")
-        return self
-
-
-class TrackInterval(WireModel):
-    """Frames to track, the first and the last included."""
-
-    start_frame: int = Field(ge=0, description="Where to begin.", examples=[0])
-    end_frame: int = Field(ge=0, description="Where to end.", examples=[10])
-    direction: Literal["forward", "backward"] = Field("forward", description="Which way.", examples=["forward"])
-
-
-class PixanoTrackingRequest(CapabilityRequest):
-    """A video, and what is to be tracked in it: objects that are meant, or classes."""
-
-    video: list[str] | str = Field(
-        description="Frames, or a video file; each a URL or a data URI, or a path where settings allow one.",
-        examples=["https://example.com/clip.mp4"],
-    )
-    objects_ids: list[int] = Field(
-        default_factory=list,
-        description="Ids of the objects; one that is corrected on another frame, again.",
-        examples=[[1, 2]],
-    )
-    frame_indexes: list[int] = Field(
-        default_factory=list, description="For each object, the frame on which it is meant.", examples=[[0, 0]]
-    )
-    keyframes: list[TrackKeyframe] | None = Field(None, description="For each object, what means it.")
-    points: list[list[Point]] | None = Field(
-        None, description="For each object, points, where there are no keyframes.", examples=[[[[80, 70]]]]
-    )
-    labels: list[list[Literal[0, 1]]] | None = Field(
-        None, description="For each point, 1 on the object or 0 beside it.", examples=[[[1]]]
-    )
-    boxes: list[Box] | None = Field(
-        None, description="For each object, a box of two corners.", examples=[[[40, 30, 120, 110]]]
-    )
-    propagate: bool | None = Field(
-        None, description="False to answer the frames alone on which objects are meant.", examples=[True]
-    )
-    interval: TrackInterval | None = Field(None, description="Frames to track; else from the first prompt to the end.")
-    classes: list[str] | str | None = Field(
-        None, description="What to look for and track; anything, where no object is meant.", examples=[["car"]]
-    )
-    box_threshold: float | None = Field(
-        None, ge=0, le=1, description="Score from which an object is tracked.", examples=[0.5]
-    )
-
-    @model_validator(mode="after")
-    def _one_prompt_for_each_object(self) -> Self:
-        count = len(self.objects_ids)
-        given = [each for each in (self.keyframes, self.points, self.boxes) if each is not None]
-        if any(len(each) != count for each in given):
-            raise ValueError("give one prompt for each object id")
-        if count and not given:
-            raise ValueError("give a keyframe for each object id")
-        if self.keyframes is None and count != len(self.frame_indexes):
-            raise ValueError("give a frame index for each object id")
-        if len(set(zip(self._frame_indexes(), self.objects_ids, strict=True))) != count:
-            raise ValueError("object ids must differ, but for an object that is corrected on another frame")
-        return self
-
-    def _frame_indexes(self) -> list[int]:
-        return self.frame_indexes if self.keyframes is None else [each.frame_index for each in self.keyframes]
+class Track(ABC):
+    """A video that is ready to be tracked, and what of it is wanted."""
 
     @property
-    def phrases(self) -> tuple[str, ...]:
-        return (self.classes,) if isinstance(self.classes, str) else tuple(self.classes or ())
+    @abstractmethod
+    def total(self) -> int:
+        """Frames to be tracked."""
 
-    def check(self, limits: Settings) -> None:
-        """Raises TooLarge for more points on one object than are accepted."""
-        meant = [frame.prompts or frame for frame in self.keyframes or []]
-        most = max(map(len, [*(each.points or [] for each in meant), *(self.points or [])]), default=0)
-        if most > limits.max_points:
-            raise TooLarge(f"A prompt has {most} points; at most {limits.max_points} are accepted.")
-
-    def to_prompts(self, size: Size) -> list[TrackPrompt]:
-        """What is meant in a video of a size. Raises InvalidInput for what lies outside it."""
-        if self.keyframes is None:
-            prompts = [self._listed(index) for index in range(len(self.objects_ids))]
-        else:
-            pairs = zip(self.keyframes, self.objects_ids, strict=True)
-            prompts = [(frame.prompts or frame).to_prompt(frame.frame_index, object_id) for frame, object_id in pairs]
-        return [replace(prompt, prompt=_fit(prompt, size)) for prompt in prompts]
-
-    def _listed(self, index: int) -> TrackPrompt:
-        points = tuple(self.points[index]) if self.points else ()
-        labels = tuple(self.labels[index]) if self.labels and index < len(self.labels) else (1,) * len(points)
-        meant = ObjectPrompt(points, labels, self.boxes[index] if self.boxes else None)
-        return TrackPrompt(self.frame_indexes[index], self.objects_ids[index], meant)
+    @abstractmethod
+    async def run(self, on_progress: OnProgress = lambda done: None) -> dict[str, Any]:
+        """The `data` of the answer."""
 
 
 @dataclass(frozen=True, slots=True)
-class Track:
-    """A video that is ready to be tracked, and what of it is wanted.
+class FrameByFrame(Track):
+    """By a model that is shown one frame after the other.
 
     Attributes:
         start, stop: frames `start` to `stop` - 1 are tracked, the last one first where backward.
@@ -190,11 +68,9 @@ class Track:
 
     @property
     def total(self) -> int:
-        """Frames to be tracked."""
         return max(self.stop - self.start, 0)
 
-    async def run(self, on_progress: Callable[[int], None] = lambda done: None) -> dict[str, Any]:
-        """The `data` of the answer."""
+    async def run(self, on_progress: OnProgress = lambda done: None) -> dict[str, Any]:
         answered: list[TrackedFrame] = []
         async with aclosing(self.session.track(self.start, self.stop, backward=self.backward)) as frames:
             done = 0
@@ -204,6 +80,28 @@ class Track:
                 if self.only is None or frame.frame_index in self.only:
                     answered.append(frame)
         return data_of(answered)
+
+
+@dataclass(frozen=True, slots=True)
+class Whole(Track):
+    """By a model that gets the video whole."""
+
+    manager: ModelManager
+    model_type: str
+    request: ClipRequest
+
+    @property
+    def total(self) -> int:
+        return self.request.video.frame_count
+
+    async def run(self, on_progress: OnProgress = lambda done: None) -> dict[str, Any]:
+        last = ClipResult((), 0)
+        async with aclosing(self.manager.stream(self.model_type, self.request)) as results:
+            async for result, _ in results:
+                if result.frames_passed > last.frames_passed:
+                    on_progress(result.frames_passed)
+                last = result
+        return data_of(last.frames)
 
 
 class PixanoTracking(Capability[PixanoTrackingRequest]):
@@ -226,6 +124,8 @@ class PixanoTracking(Capability[PixanoTrackingRequest]):
         body.check(engine.settings)
         video = await _read_video(engine, files or body.video)
         prompts = body.to_prompts((video.height, video.width))
+        if spec.task == "clip_tracking":
+            return Whole(engine.manager, spec.model_type, _whole(video, prompts, body))
         session = engine.tracking.open(
             video,
             spec.model_type,
@@ -238,18 +138,26 @@ class PixanoTracking(Capability[PixanoTrackingRequest]):
     def find(self, engine: Engine, name: str) -> ModelSpec:
         """The model of that name: any that finds objects on an image can track them."""
         catalog = engine.manager.catalog
-        able = [spec.model_type for spec in catalog.values() if spec.task in ABLE]
+        able = [spec.model_type for spec in catalog.values() if can_track(spec)]
+        name = name if name in catalog else name.removesuffix(SUFFIX)
         if not able or name not in catalog:
             raise NotFound(f"No model {name[:80]!r} is deployed. Models that can track: {', '.join(able) or 'none'}.")
-        if (spec := catalog[name]).task not in ABLE:
-            raise InvalidInput(f"Model {name[:80]!r} is for {capability_of(spec) or spec.task}, and cannot track.")
+        if not can_track(spec := catalog[name]):
+            raise InvalidInput(
+                f"Model {name[:80]!r} is for {capability_of(spec) or spec.task}, and cannot track. Models that can: "
+                f"{', '.join(able)}."
+            )
         return spec
 
 
-def _fit(prompt: TrackPrompt, size: Size) -> ObjectPrompt:
-    meant, name = prompt.prompt, f"The prompt of object {prompt.object_id}"
-    points = tuple(fit_point(point, size, f"{name}: point {place}") for place, point in enumerate(meant.points))
-    return replace(meant, points=points, box=None if meant.box is None else clip_box(meant.box, size, f"{name}: box"))
+def can_track(spec: ModelSpec) -> bool:
+    return spec.sees_frames or spec.task == "clip_tracking"
+
+
+def second_name(spec: ModelSpec, catalog: Catalog) -> str | None:
+    """What a model that is listed for something else is called as a tracker; None for one that is not."""
+    name = f"{spec.model_type}{SUFFIX}"
+    return name if spec.sees_frames and capability_of(spec) != "tracking" and name not in catalog else None
 
 
 async def _read_video(engine: Engine, given: Sequence[Media] | str) -> Video:
@@ -262,17 +170,30 @@ async def _read_video(engine: Engine, given: Sequence[Media] | str) -> Video:
     return await engine.pixels.run(PictureSequence, await gather_or_cancel(calls), limits)
 
 
-def _plan(session: TrackingSession, body: PixanoTrackingRequest) -> Track:
+def _whole(video: Video, prompts: Sequence[TrackPrompt], body: PixanoTrackingRequest) -> ClipRequest:
+    given = body.interval
+    return ClipRequest(
+        video,
+        tuple(prompts),
+        as_keyframes=body.keyframes is not None,
+        phrases=body.phrases,
+        least_score=body.box_threshold,
+        propagate=body.propagate,
+        interval=None if given is None else Interval(given.start_frame, given.end_frame, given.direction == "backward"),
+    )
+
+
+def _plan(session: TrackingSession, body: PixanoTrackingRequest) -> FrameByFrame:
     meant = [prompt.frame_index for prompt in session.prompts]
     count = session.video.frame_count
     if body.propagate is False and meant:
-        return Track(session, min(meant), max(meant) + 1, only=frozenset(meant))
+        return FrameByFrame(session, min(meant), max(meant) + 1, only=frozenset(meant))
     if body.interval is None:
-        return Track(session, 0 if session.phrases else min(meant), count)
+        return FrameByFrame(session, 0 if session.phrases else min(meant), count)
     first, last = sorted((body.interval.start_frame, body.interval.end_frame))
     if first >= count:
         raise InvalidInput(f"The interval begins with frame {first}; the video has {count} frames, from 0.")
-    return Track(session, first, min(last + 1, count), body.interval.direction == "backward")
+    return FrameByFrame(session, first, min(last + 1, count), body.interval.direction == "backward")
 
 
 def data_of(frames: Sequence[TrackedFrame]) -> dict[str, Any]:

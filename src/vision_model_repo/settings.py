@@ -14,7 +14,9 @@ CommaList = Annotated[tuple[str, ...], NoDecode]
 class Settings(BaseSettings):
     """The server's configuration, read once at start-up and never changed."""
 
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True, allow_inf_nan=False
+    )
 
     # Server
     # Not plain HOST, which some shells and conda set to names of their own.
@@ -61,7 +63,11 @@ class Settings(BaseSettings):
     )
 
     # Models in memory
-    device: str = Field("auto", description="Device for models: auto, cpu, cuda, cuda:N or mps.")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+        description="Device for models: auto, cpu, cuda, cuda:N or mps.",
+    )
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
         "auto", description="Weights and arithmetic; auto is bfloat16 on CUDA and float32 elsewhere."
     )
@@ -118,6 +124,9 @@ class Settings(BaseSettings):
     )
     request_timeout_seconds: float = Field(
         300.0, gt=0, description="Time for one request, queueing included; 504 afterwards."
+    )
+    body_pause_seconds: float = Field(
+        30.0, gt=0, description="Longest time without a piece of a request's body; then it is given up."
     )
     pixel_threads: int = Field(
         0, ge=0, description="Threads that decode, prepare and encode images; 0 means one fewer than the cores."

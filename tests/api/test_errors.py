@@ -89,3 +89,9 @@ async def test_what_is_not_json_is_unprocessable(client: httpx.AsyncClient, body
 async def test_the_routers_own_answers_stay(client: httpx.AsyncClient) -> None:
     assert (await client.get("/nowhere")).json() == {"detail": "Not Found"}
     assert (await client.get("/models/load")).json() == {"detail": "Method Not Allowed"}
+
+
+async def test_a_compressed_body_is_refused_by_what_it_is(client: httpx.AsyncClient) -> None:
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    refused = await client.post("/inference/detector", content=b"\x1f\x8b", headers=headers)
+    assert (refused.status_code, "Content-Encoding" in refused.json()["detail"]) == (415, True)

@@ -173,8 +173,9 @@ def test_a_body_over_the_limit_is_refused_while_it_streams(serve_live: ServeLive
         assert requests.get(server.url + "/health", timeout=30).json()["status"] == "healthy"
 
 
-def test_a_body_that_dawdles_is_given_up(serve_live: ServeLive) -> None:
-    with serve_live(request_timeout_seconds=0.3) as server, connected(server) as client:
+@pytest.mark.parametrize("limit", ["request_timeout_seconds", "body_pause_seconds"])
+def test_a_body_that_dawdles_is_given_up(serve_live: ServeLive, limit: str) -> None:
+    with serve_live(**{limit: 0.3}) as server, connected(server) as client:
         client.sendall(f"POST {URL} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n".encode())
         client.sendall(b"Content-Length: 1000\r\n\r\n{")
         assert client.recv(1000).split()[1] == b"504"
@@ -297,6 +298,18 @@ async def test_an_error_of_the_work_gets_through() -> None:
 
     with pytest.raises(KeyError):
         await run(CancelOnDisconnect(work, PLACES), END)
+
+
+async def test_work_that_the_server_gives_up_is_answered() -> None:
+    async def work(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await asyncio.sleep(30)
+
+    request = asyncio.create_task(run(Errors(CancelOnDisconnect(work, PLACES), PLACES), END))  # type: ignore[arg-type]
+    await asyncio.sleep(0.05)
+    request.cancel()
+    head, _ = await request
+    assert (head["status"], dict(head["headers"])[b"retry-after"]) == (503, b"5")
 
 
 async def test_work_that_was_cancelled_from_within_is_answered() -> None:

@@ -46,6 +46,23 @@ async def test_a_job_goes_from_pending_to_its_result() -> None:
     assert done.completed_at is not None and done.completed_at >= done.created_at
 
 
+async def test_who_reads_slowly_misses_nothing() -> None:
+    async def work(progress: Progress) -> bytes:
+        for done in range(1, 4):
+            await asyncio.sleep(0.01)
+            progress(done)
+        return b"{}"
+
+    queue = JobQueue()
+    job = queue.submit("sam3", work, total=4)
+    history = []
+    async for state in queue.events(job.job_id):
+        history.append((state.status, state.done))
+        await asyncio.sleep(0.02)
+    running = [("running", done) for done in range(4)]
+    assert history == [("pending", 0), *running, ("completed", 4)]
+
+
 async def test_only_so_many_run_at_once_and_in_order() -> None:
     gate, started = asyncio.Event(), []
 

@@ -47,11 +47,13 @@ async def read_json(request: Request, model: type[Body], *, strict: bool = True,
         any_type: whether JSON is read whatever the content type says.
 
     Raises:
-        UnsupportedMediaType: the body is not JSON.
+        UnsupportedMediaType: the body is not JSON, or compressed.
         RequestValidationError: the body does not fit the schema.
     """
     if not any_type and not is_json(media_type(request)):
         raise UnsupportedMediaType("Send a JSON body with the header Content-Type: application/json.")
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType("Send the body as it is, without Content-Encoding.")
     data = await request.body()
     try:
         return model.model_validate_json(data, strict=strict)
@@ -77,7 +79,9 @@ def json_body(model: type[Body]) -> Callable[[Request], Awaitable[Body]]:
 def prefers(request: Request, media: str, *, over: str) -> bool:
     """Whether the Accept header names a media type, and does not like another one better."""
     qualities = dict(_quality(part) for part in request.headers.get("accept", "").split(","))
-    return qualities.get(media, 0.0) > 0 and qualities[media] >= qualities.get(over, 0.0)
+    ranges = (over, f"{over.partition('/')[0]}/*", "*/*")
+    other = next((qualities[each] for each in ranges if each in qualities), 0.0)
+    return qualities.get(media, 0.0) > 0 and qualities[media] >= other
 
 
 def _quality(part: str) -> tuple[str, float]:

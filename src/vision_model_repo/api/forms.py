@@ -66,7 +66,8 @@ async def open_form(request: Request, *, max_files: int) -> AsyncIterator[FormDa
     try:
         form = await parser.parse()
     except MultiPartException as error:
-        raise InvalidInput(f"The form cannot be read: {error.message}") from None
+        refusal = TooLarge if error.message.startswith("Too many") else InvalidInput
+        raise refusal(f"The form cannot be read: {error.message}") from None
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

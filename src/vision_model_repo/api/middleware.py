@@ -169,13 +169,23 @@ class BodyLimit:
         max_mb: largest body in MB.
         max_video_mb: largest form where it may bring a video, which goes to disk, if that is more.
         seconds: time for the whole body to arrive.
+        pause_seconds: longest time without a piece of it.
     """
 
-    def __init__(self, app: ASGIApp, protocols: Protocols, max_mb: int, max_video_mb: int, seconds: float) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        protocols: Protocols,
+        *,
+        max_mb: int,
+        max_video_mb: int,
+        seconds: float,
+        pause_seconds: float,
+    ) -> None:
         self.app = app
         self._protocols = protocols
         self._max_mb, self._max_video_mb = max_mb, max(max_mb, max_video_mb)
-        self._seconds = seconds
+        self._seconds, self._pause_seconds = seconds, pause_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -185,22 +195,26 @@ class BodyLimit:
         length = headers.get("content-length", "")
         if length.isdecimal() and int(length[:20]) > max_mb * 2**20:
             raise self._refusal(scope, max_mb)
-        deadline: float | None = asyncio.get_running_loop().time() + self._seconds
-        read = 0
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self._seconds
+        read, whole = 0, False
 
         async def counted_receive() -> Message:
-            nonlocal read, deadline
+            nonlocal read, whole
+            if whole:
+                # This is the client hanging up, whenever it likes.
+                return await receive()
             try:
-                async with asyncio.timeout_at(deadline):
+                async with asyncio.timeout_at(min(deadline, clock() + self._pause_seconds)):
                     message = await receive()
             except TimeoutError:
-                raise RequestTimeout(f"The body did not arrive within {self._seconds:g} s.") from None
+                raise RequestTimeout(
+                    f"The body did not arrive within {self._seconds:g} s, or paused for {self._pause_seconds:g} s."
+                ) from None
             read += len(message.get("body", b""))
             if read > max_mb * 2**20:
                 raise self._refusal(scope, max_mb)
-            if not message.get("more_body", False):
-                # What is received from here on is the client hanging up, whenever it likes.
-                deadline = None
+            whole = not message.get("more_body", False)
             return message
 
         return await self.app(scope, counted_receive, send)
@@ -268,12 +282,10 @@ class CancelOnDisconnect:
         try:
             await self.app(scope, receive_body, send)
         except asyncio.CancelledError:
-            if not gone.is_set() and not work.cancelling():
-                # Not this request was cancelled, but what it waited for.
-                raise Busy("The server is shutting down. Try again in a moment.", retry_after=5) from None
             if not gone.is_set():
-                raise
+                raise Busy("The server is shutting down. Try again in a moment.", retry_after=5) from None
         finally:
             watcher.cancel()
-            if gone.is_set():
+            # Whoever cancelled this, an answer can still be sent.
+            while work.cancelling():
                 work.uncancel()

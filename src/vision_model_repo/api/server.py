@@ -39,11 +39,17 @@ def create_app(settings: Settings | None = None, *, catalog: Catalog | None = No
     Args:
         settings: read from the environment and `.env` if None.
         catalog: model families that get routes; those installed if None.
+
+    Raises:
+        ValueError: settings name a model or a protocol that there is not.
     """
     settings = settings or Settings()  # pyright: ignore[reportCallIssue]
     catalog = catalog or Catalog.installed()
     for deployment in read_config(settings.config_file, catalog) if settings.config_file else ():
         catalog.add(deployment)
+    if unknown := [name for name in (*settings.preload_models, *settings.default_model_ids) if name not in catalog]:
+        known = ", ".join(spec.model_type for spec in catalog.values())
+        raise ValueError(f"Settings name models that there are not: {', '.join(unknown)}. There are: {known}.")
     protocols = Protocols(PROTOCOLS, settings.root_protocol)
 
     @asynccontextmanager
@@ -98,6 +104,7 @@ def _middleware(settings: Settings, protocols: Protocols) -> list[Middleware]:
             max_mb=settings.max_body_mb,
             max_video_mb=settings.max_video_mb,
             seconds=settings.request_timeout_seconds,
+            pause_seconds=settings.body_pause_seconds,
         ),
         Middleware(middleware.AdmitWork, protocols=protocols),
         Middleware(middleware.CancelOnDisconnect, protocols=protocols),

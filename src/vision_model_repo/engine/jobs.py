@@ -179,11 +179,13 @@ class JobQueue:
         seen = 0
         while True:
             changed = job.changed
-            for state in job.history[seen:]:
+            # While one state is read, the next may come.
+            while seen < len(job.history):
+                state = job.history[seen]
+                seen += 1
                 yield state
-            seen = len(job.history)
-            if job.state.status.finished:
-                return
+                if state.status.finished:
+                    return
             if changed is job.changed:
                 await changed.wait()
 

@@ -433,7 +433,7 @@ class ModelManager:
         before = device_memory(slot.model.device).free
         await slot.retire()
         self.cache.drop(slot)
-        freed = device_memory(slot.model.device).free - before
+        freed = max(0, device_memory(slot.model.device).free - before)
         logger.info("Unloaded %s (%s), %.0f MB freed", slot.spec.model_type, slot.model.model_id, freed / MEGABYTE)
 
     async def _unload_idle(self) -> None:

@@ -8,7 +8,8 @@ import httpx
 import pytest
 
 from tests.api import stand_ins
-from tests.api.conftest import Serve
+from tests.api.conftest import Serve, settings_of
+from vision_model_repo.api.server import create_app
 
 
 async def readiness(client: httpx.AsyncClient, status: str) -> httpx.Response:
@@ -51,6 +52,16 @@ async def test_ready_needs_no_key(serve: Serve) -> None:
 
 
 async def test_a_model_type_that_does_not_exist_stops_the_start(serve: Serve) -> None:
-    with pytest.raises(Exception, match="Unknown model_type 'nothing'"):
+    with pytest.raises(Exception, match="models that there are not: nothing"):
         async with serve(preload_models="nothing"):
             pass
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/ready"])
+async def test_a_probe_may_ask_for_the_head_alone(client: httpx.AsyncClient, path: str) -> None:
+    assert (await client.head(path)).status_code == 200
+
+
+def test_a_default_for_a_model_that_there_is_not_stops_the_start() -> None:
+    with pytest.raises(ValueError, match="models that there are not: nothing"):
+        create_app(settings_of(default_model_ids={"nothing": "demo/sam3"}))

@@ -144,7 +144,7 @@ async def test_the_store_has_limits(serve: Serve) -> None:
         ({"json": {"image": "not base64!"}}, 400, "base64"),
         ({"json": {"image": b64(b"hello")}}, 400, "no image"),
         ({"files": {"picture": ("a.png", png())}}, 400, "form field image"),
-        ({"files": [("image", ("a.png", png())), ("image", ("b.png", png()))]}, 400, "form"),
+        ({"files": [("image", ("a.png", png())), ("image", ("b.png", png()))]}, 413, "form"),
         ({"files": {"other": ("a", b"")}, "data": {"image": "text"}}, 400, "curl -F image=@"),
         ({"content": b"\x89PNG", "headers": {"content-type": "image/png"}}, 415, "multipart/form-data"),
     ],

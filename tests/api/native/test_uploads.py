@@ -67,8 +67,8 @@ async def test_every_task_takes_files(client: httpx.AsyncClient, model: str, key
         ([FILE], {"prompts": "a", "threshold": "much"}, 422, ["threshold"]),
         ([FILE], {"prompts": "a", "threshold": "nan"}, 422, ["threshold"]),
         ([FILE], {"promts": "a"}, 422, ["promts"]),
-        ([FILE], {"boxes": "[[["}, 400, ["boxes"]),
-        ([FILE], {"boxes": "[" * 5000}, 400, ["boxes"]),
+        ([FILE], {"boxes": "[[["}, 422, ["boxes"]),
+        ([FILE], {"boxes": "[" * 5000}, 422, ["boxes"]),
         ([FILE], {"boxes": "[[[NaN, 0, 1, 1]]]"}, 422, ["boxes"]),
         ([FILE], {"prompts": "a", "images": "text"}, 400, ["images[", "file"]),
         ([FILE, ("prompts", ("p.txt", b"a"))], {}, 400, ["prompts", "file"]),
@@ -91,9 +91,13 @@ async def test_a_form_that_is_cut_off_is_refused(client: httpx.AsyncClient) -> N
     assert (await client.post("/inference/depth/upload", content=b"", headers=no_boundary)).status_code == 400
 
 
+async def test_a_prompt_may_begin_with_a_bracket(client: httpx.AsyncClient) -> None:
+    assert (await upload(client, files=[FILE], prompts="[red] cube")).status_code == 200
+
+
 async def test_too_many_files_are_refused(serve: Serve) -> None:
     async with serve(max_images=2) as client:
-        assert (await upload(client, "depth", files=[FILE] * 3)).status_code == 400
+        assert (await upload(client, "depth", files=[FILE] * 3)).status_code == 413
 
 
 async def test_routes_say_which_body_they_read(client: httpx.AsyncClient) -> None:

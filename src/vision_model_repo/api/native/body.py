@@ -82,7 +82,7 @@ async def _read_form(request: Request, model: type[Options]) -> tuple[Options, l
 
 
 def form_fields(form: FormData, repeated: frozenset[str], *, files: Collection[str]) -> dict[str, Any]:
-    """Form fields by name, without those that are files. A value that begins with a bracket is JSON.
+    """Form fields by name, without those that are files. A value that is a JSON list is one.
 
     Args:
         repeated: those that may come more than once, or as one JSON list.
@@ -105,4 +105,5 @@ def _value(name: str, value: UploadFile | str) -> Any:
     try:
         return from_json(value)
     except ValueError:
-        raise InvalidInput(f"{name[:100]} begins with a bracket, but is not valid JSON.") from None
+        # A prompt may begin with a bracket; where a list is needed, the schema says so.
+        return value

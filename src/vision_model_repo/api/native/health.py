@@ -50,11 +50,13 @@ class Readiness(BaseModel):
 
 
 @router.get("/")
+@router.head("/", include_in_schema=False)
 async def root() -> Welcome:
     """Names the API and its version."""
     return Welcome(message="Vision Models API", version=__version__, docs="/docs")
 
 
+@router.head("/health", include_in_schema=False)
 @router.get("/health", responses={503: {"model": Health, "description": "The thread of a device has died."}})
 async def health(engine: EngineDependency, response: Response) -> Health:
     """Answers within milliseconds, whatever the models are doing."""
@@ -70,6 +72,7 @@ async def health(engine: EngineDependency, response: Response) -> Health:
     )
 
 
+@router.head("/ready", include_in_schema=False)
 @router.get(
     "/ready", responses={503: {"model": Readiness, "description": "Models of PRELOAD_MODELS are not loaded and warm."}}
 )

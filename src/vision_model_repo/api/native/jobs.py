@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -16,6 +16,7 @@ from vision_model_repo.api.errors import describe
 from vision_model_repo.api.native.body import FORM, JSON, describe_body, read_inference
 from vision_model_repo.api.native.inference import TASKS
 from vision_model_repo.api.native.models import Message
+from vision_model_repo.api.streams import event_stream
 from vision_model_repo.api.wire import extend, write, write_object
 from vision_model_repo.engine.jobs import JobState, JobStatus, Progress
 
@@ -124,11 +125,11 @@ async def job_events(engine: EngineDependency, job_id: str) -> EventSourceRespon
     """Server-sent events: the job, without its result, at every change of status and progress; ends with the job."""
     engine.jobs.get(job_id)
 
-    async def events() -> AsyncIterator[ServerSentEvent]:
+    async def events() -> AsyncGenerator[ServerSentEvent]:
         last = None
         async for state in engine.jobs.events(job_id):
             event = "progress" if state.status is last else "status"
             last = state.status
             yield ServerSentEvent(write(job_of(state)).decode(), event=event)
 
-    return EventSourceResponse(events())
+    return event_stream(events(), engine.settings.shutdown_grace_seconds)

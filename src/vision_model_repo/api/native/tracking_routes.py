@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated, Any
 
@@ -31,6 +31,7 @@ from vision_model_repo.api.native.tracking import (
 from vision_model_repo.api.native.tracking_body import describe_tracking, read_tracking
 from vision_model_repo.api.native.video import VideoGiven, read_video
 from vision_model_repo.api.openapi import request_body
+from vision_model_repo.api.streams import event_stream
 from vision_model_repo.api.wire import write
 from vision_model_repo.engine.clips import TrackClip
 from vision_model_repo.engine.engine import Engine
@@ -149,7 +150,7 @@ async def track_frames(
         await frames.aclose()
         raise
 
-    async def events() -> AsyncIterator[ServerSentEvent]:
+    async def events() -> AsyncGenerator[ServerSentEvent]:
         count = 1
         try:
             async with aclosing(frames):
@@ -165,7 +166,7 @@ async def track_frames(
         end = TrackingEnd(frames=count, model_id=session.answered_by, processing_time=seconds)
         yield ServerSentEvent(write(end).decode(), event="end")
 
-    return EventSourceResponse(events())
+    return event_stream(events(), engine.settings.shutdown_grace_seconds)
 
 
 @router.get("/{session_id}/clip", response_class=Response, responses={**PROBLEMS, **CLIP})

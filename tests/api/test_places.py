@@ -17,7 +17,7 @@ from vision_model_repo.models.catalog import Catalog
 WORK = {
     "native": r"POST /(inference|jobs/submit|images|tracking)\b.*|GET /tracking/\w+/(frames|clip)",
     "ingrain": r"POST /(embed|embed_text|embed_image|infer|classify_image)",
-    "openai": r"POST /v1/chat/completions",
+    "openai": r"POST /v1/(chat/completions|embeddings)",
     "pixano": r"POST (/v1)?/inference/.*",
 }
 """What asks for inference, or brings what is to be kept."""

@@ -40,6 +40,7 @@ class PixanoDetectionRequest(CapabilityRequest):
 
 class PixanoDetection(Capability[PixanoDetectionRequest]):
     name: ClassVar[str] = "detection"
+    light: ClassVar[bool] = True
     body = PixanoDetectionRequest
 
     async def answer(

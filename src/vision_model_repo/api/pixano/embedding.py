@@ -45,6 +45,7 @@ class PixanoEmbeddingRequest(CapabilityRequest):
 
 class PixanoEmbedding(Capability[PixanoEmbeddingRequest]):
     name: ClassVar[str] = "embedding"
+    light: ClassVar[bool] = True
     body = PixanoEmbeddingRequest
 
     async def answer(

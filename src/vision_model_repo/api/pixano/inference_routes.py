@@ -79,7 +79,7 @@ async def _answer(
     engine = engine_of(request)
     spec = capability.find(engine, body.model)
     data = await within(spec.timeout_seconds or capability.seconds, capability.answer(engine, spec, body, files))
-    document = await engine.pixels.run(dialect.write, data)
+    document = dialect.write(data) if capability.light else await engine.pixels.run(dialect.write, data)
     return Response(_envelope(spec, capability.name, document, dialect, started), media_type="application/json")
 
 

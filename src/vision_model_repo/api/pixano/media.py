@@ -38,10 +38,10 @@ async def _read(media: Media, engine: Engine, name: str, max_mb: int, seconds: f
     if isinstance(media, bytes):
         return media
     try:
-        if "://" in media[:16]:
+        if _is_url(media):
             return await engine.downloader.get(media, max_bytes=max_mb * MEGABYTE, timeout_seconds=seconds)
-        if media[:5].lower() != "data:" and (roots := engine.settings.media_roots) and _is_path(media):
-            return await engine.pixels.run(_read_file, media, roots, max_mb)
+        if _is_file(media, engine):
+            return await engine.pixels.run(_read_file, media, engine.settings.media_roots, max_mb)
         return await engine.pixels.run(decode_base64, media)
     except VisionError as error:
         raise type(error)(f"{name}: {error.message}") from error
@@ -49,11 +49,29 @@ async def _read(media: Media, engine: Engine, name: str, max_mb: int, seconds: f
 
 async def read_picture(media: Media, engine: Engine, name: str) -> NDArray[np.uint8]:
     """The pixels of an image, (H, W, 3) RGB, upright. Raises what `read_media` does, InvalidInput for no image."""
-    data = await read_media(media, engine, name)
+    # Base64 is decoded where the image is: once to another thread and back, and not twice.
+    given = await read_media(media, engine, name) if _is_named(media, engine) else media
     try:
-        return await engine.pixels.run(decode_image, data, max_pixels=engine.settings.max_image_pixels)
+        return await engine.pixels.run(_decode, given, engine.settings.max_image_pixels)
     except InvalidInput as error:
         raise InvalidInput(f"{name}: {error.message}") from error
+
+
+def _decode(media: Media, max_pixels: int) -> NDArray[np.uint8]:
+    return decode_image(decode_base64(media) if isinstance(media, str) else media, max_pixels=max_pixels)
+
+
+def _is_named(media: Media, engine: Engine) -> bool:
+    """Whether a request says where media are, in place of the media themselves."""
+    return isinstance(media, str) and (_is_url(media) or _is_file(media, engine))
+
+
+def _is_url(text: str) -> bool:
+    return "://" in text[:16]
+
+
+def _is_file(text: str, engine: Engine) -> bool:
+    return bool(engine.settings.media_roots) and text[:5].lower() != "data:" and _is_path(text)
 
 
 def _is_path(text: str) -> bool:

@@ -25,6 +25,7 @@ class PixanoNerRequest(CapabilityRequest):
 
 class PixanoNer(Capability[PixanoNerRequest]):
     name: ClassVar[str] = "ner"
+    light: ClassVar[bool] = True
     media: ClassVar[str | None] = None
     body = PixanoNerRequest
 

@@ -43,11 +43,13 @@ class Capability(ABC, Generic[BodyT]):
         name: in paths and in the list of models.
         body: schema of a request.
         media: form field of the files; None where there is no form.
+        light: whether answers are written in less time than it takes to hand them to another thread.
         seconds: time for an answer where the deployment says nothing; None for what settings say.
     """
 
     name: ClassVar[str]
     media: ClassVar[str | None] = "image"
+    light: ClassVar[bool] = False
     seconds: ClassVar[float | None] = None
     body: type[BodyT]
 

@@ -85,6 +85,7 @@ class PixanoVlmRequest(CapabilityRequest):
 
 class PixanoVlm(Capability[PixanoVlmRequest]):
     name: ClassVar[str] = "vlm"
+    light: ClassVar[bool] = True
     media: ClassVar[str | None] = "images"
     seconds: ClassVar[float | None] = SECONDS
     body = PixanoVlmRequest

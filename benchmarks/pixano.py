@@ -2,7 +2,10 @@
 
 python -m benchmarks.pixano
 
-Where this Python has no Pixano server, `--pixano-python` names one that has: `pip install 'pixano-inference[server]'`.
+Where this Python has no Pixano server, `--pixano-python` names one that has, whose environment is best its own:
+
+    python -m venv /tmp/pixano && /tmp/pixano/bin/pip install 'pixano-inference[server]==0.7.1'
+    python -m benchmarks.pixano --pixano-python /tmp/pixano/bin/python
 """
 
 from __future__ import annotations

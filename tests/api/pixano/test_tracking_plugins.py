@@ -151,6 +151,15 @@ def test_a_detector_of_known_classes_tracks_those(client: SyncPixanoInferenceCli
     assert (reds.interface.classes, reds.interface.prompt_free) == ("closed", True)
 
 
+def test_a_second_name_is_counted_with_the_first_and_not_undeployed_alone(colors: LiveServer) -> None:
+    stats = [httpx.get(f"{colors.url}/v1/models/{name}/stats").json() for name in ("reds", "reds-tracking")]
+    assert stats[0] == stats[1] and stats[0]["model_name"] == "reds"
+    refused = httpx.delete(f"{colors.url}/v1/models/reds-tracking")
+    assert refused.status_code == 409 and "Undeploy reds." in refused.text
+    unknown = httpx.get(f"{colors.url}/v1/models/blues-tracking/stats")
+    assert unknown.status_code == 404 and "No model 'blues-tracking' is deployed" in unknown.text
+
+
 def test_the_documentations_list_has_them_too(colors: LiveServer) -> None:
     capabilities = httpx.get(f"{colors.url}/app/settings/").json()["models_to_capability"]
     assert (capabilities["detector"], capabilities["detector-tracking"]) == ("detection", "tracking")

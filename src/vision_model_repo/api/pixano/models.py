@@ -12,8 +12,9 @@ from vision_model_repo.api.pixano.deployed import listed, model_of
 from vision_model_repo.api.pixano.errors import Conflict, NotUnderstood
 from vision_model_repo.api.pixano.schemas import PixanoDeployment, PixanoModel, PixanoStats, Undeployed
 from vision_model_repo.api.pixano.task import capability_of
+from vision_model_repo.api.pixano.tracking import SUFFIX
 from vision_model_repo.deployments import pixano_spec
-from vision_model_repo.errors import InsufficientMemory
+from vision_model_repo.errors import InsufficientMemory, NotFound
 from vision_model_repo.models.catalog import Catalog, ModelSpec
 
 router = APIRouter(prefix="/v1/models", tags=["pixano models"], responses=describe(401, 404, 422, 429))
@@ -40,7 +41,9 @@ async def deploy(request: Request, engine: EngineDependency) -> PixanoModel:
 @router.delete("/{name}", responses=describe(409))
 async def undeploy(engine: EngineDependency, name: str) -> Undeployed:
     """Forgets a deployment and, after its requests in flight, frees its memory."""
-    spec = engine.manager.catalog[name]
+    spec = _deployed(name, engine.manager.catalog)
+    if name not in engine.manager.catalog:
+        raise Conflict(f"{name} is {spec.model_type}, listed again as a tracker. Undeploy {spec.model_type}.")
     if spec.family is None:
         raise Conflict(
             f"{spec.model_type} is a family of this server, and no deployment. Its memory is freed by POST "
@@ -53,7 +56,7 @@ async def undeploy(engine: EngineDependency, name: str) -> Undeployed:
 @router.get("/{name}/stats")
 async def stats(engine: EngineDependency, name: str) -> PixanoStats:
     """Counts what a model has answered since the server started."""
-    spec = engine.manager.catalog[name]
+    spec = _deployed(name, engine.manager.catalog)
     count, seconds = engine.metrics.usage(spec.model_type)
     return PixanoStats(
         model_name=spec.model_type,
@@ -63,6 +66,14 @@ async def stats(engine: EngineDependency, name: str) -> PixanoStats:
         total_processing_time=round(seconds, 6),
         avg_processing_time=round(seconds / count, 6) if count else 0.0,
     )
+
+
+def _deployed(name: str, catalog: Catalog) -> ModelSpec:
+    """The model of that name, or of that second name. Raises NotFound."""
+    first = name if name in catalog else name.removesuffix(SUFFIX)
+    if first not in catalog:
+        raise NotFound(f"No model {name[:80]!r} is deployed. There are: {', '.join(catalog)}.")
+    return catalog[first]
 
 
 def _spec(body: PixanoDeployment, catalog: Catalog) -> ModelSpec:

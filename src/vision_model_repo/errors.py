@@ -30,7 +30,17 @@ class VisionError(Exception):
 
 
 class InvalidInput(VisionError):
+    """The request makes no sense.
+
+    Attributes:
+        index: of which image it is, where a model refused one of several.
+    """
+
     status = 400
+
+    def __init__(self, message: str, *, index: int | None = None) -> None:
+        super().__init__(message)
+        self.index = index
 
 
 class NotAllowed(VisionError):

@@ -113,8 +113,8 @@ class Settings(BaseSettings):
     max_batch_size: int = Field(
         0,
         ge=0,
-        description="Most images in one forward pass; 0 means as many as were found to pay when the model was warmed "
-        "up, or the model's own limit where it was not.",
+        description="Most images, or questions about images, in one forward pass; 0 means as many as were found to pay "
+        "when the model was warmed up, or the model's own limit where it was not.",
     )
     batch_wait_ms: float = Field(
         0.0, ge=0, description="Longest wait for company, counted from the oldest request; 0 means none."

@@ -6,6 +6,7 @@ import asyncio
 import base64
 
 import httpx
+import numpy as np
 import pytest
 
 from tests.conftest import Server, StartServer
@@ -54,3 +55,35 @@ async def test_a_device_that_is_not_there(server: Server, device: str) -> None:
         answer = await client.post("/models/load", json=body)
         assert answer.status_code == 400
         assert device in answer.json()["detail"]
+
+
+async def test_a_model_that_refuses_says_which_image(server: Server) -> None:
+    async with httpx.AsyncClient(base_url=server.url, timeout=120) as client:
+        body = {"images": [IMAGE, IMAGE], "prompts": [["cube"], ["?"]], "model_id": "demo/grounding-dino"}
+        answer = await client.post("/inference/grounding-dino", json=body)
+        assert answer.status_code == 400
+        assert answer.json()["detail"].startswith("images[1]: Phrase 0 '?' has no word")
+
+
+async def test_a_shutdown_answers_whoever_is_inside_and_ends_every_stream(start_server: StartServer) -> None:
+    server = start_server(SHUTDOWN_GRACE_SECONDS="2", TORCH_THREADS="1")
+    many = {**SEGMENT, "images": [encode_noise(seed) for seed in range(12)]}
+    async with httpx.AsyncClient(base_url=server.url, timeout=120) as client:
+        assert (await client.post("/inference/sam3", json=SEGMENT)).status_code == 200
+        job_id = (await client.post("/jobs/submit/sam3", json=many)).json()["job_id"]
+        stream = asyncio.create_task(client.get(f"/jobs/{job_id}/events"))
+        inside = [asyncio.create_task(client.post("/inference/sam3", json=many)) for _ in range(12)]
+        await asyncio.sleep(1)
+        server.process.terminate()
+        answers = await asyncio.gather(*inside)
+        assert "event: status" in (await stream).text
+    assert {answer.status_code for answer in answers} <= {200, 503}
+    refused = [answer for answer in answers if answer.status_code == 503]
+    assert refused and all("retry-after" in answer.headers for answer in refused)
+    server.process.wait(timeout=30)
+    assert "Traceback" not in server.log()
+
+
+def encode_noise(seed: int) -> str:
+    noise = np.random.default_rng(seed).integers(0, 255, (64, 64, 3), np.uint8)
+    return base64.b64encode(encode_png(noise)).decode()

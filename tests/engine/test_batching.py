@@ -37,6 +37,14 @@ def test_a_batch_holds_one_key_and_the_others_keep_their_order() -> None:
     assert taken(lane) == ["b1", "b2"]
 
 
+def test_a_heavy_entry_leaves_room_for_fewer_or_goes_alone() -> None:
+    lane = lane_with(*(Entry(weight, None, LATER, weight) for weight in (3, 2, 1, 9, 4)))
+    assert taken(lane) == [3, 1]
+    assert taken(lane) == [2]
+    assert taken(lane) == [9]
+    assert taken(lane) == [4]
+
+
 def test_who_hung_up_never_reaches_the_device() -> None:
     gone, here = Entry("gone", None, LATER), Entry("here", None, LATER)
     gone.future.cancel()

@@ -27,6 +27,7 @@ class Entry:
     """One input that waits for its pass through a network; times are of `time.monotonic`.
 
     Attributes:
+        weight: how much of a batch it takes.
         since: when it began to wait.
         started, finished: when its batch ran.
     """
@@ -34,6 +35,7 @@ class Entry:
     item: Any
     key: Hashable
     deadline: float
+    weight: int = 1
     since: float = field(default_factory=time.monotonic)
     started: float = 0.0
     finished: float = 0.0
@@ -55,7 +57,7 @@ class Lane:
 
     Args:
         forward: runs the network over the items of one batch.
-        max_batch: most items of one batch.
+        max_batch: most that the items of one batch weigh together; a heavier one goes alone.
         wait_seconds: how long the oldest entry waits for company while the batch is not full.
         on_batch: told the size of every batch, and the seconds that it took.
     """
@@ -86,7 +88,7 @@ class Lane:
         """When a batch should be formed: now or earlier if it is full or nobody is to be waited for."""
         if not self._waiting:
             return float("inf")
-        if len(self._waiting) >= self._max_batch:
+        if self._wait_seconds and sum(entry.weight for entry in self._waiting) >= self._max_batch:
             return 0.0
         return self._waiting[0].since + self._wait_seconds
 
@@ -99,9 +101,10 @@ class Lane:
         soonest = time.monotonic() + min(self._seconds, default=0.0)
         batch: list[Entry] = []
         others: deque[Entry] = deque()
-        while self._waiting and len(batch) < self._max_batch:
+        left = self._max_batch
+        while self._waiting and left > 0:
             entry = self._waiting.popleft()
-            if batch and entry.key != batch[0].key:
+            if batch and (entry.key != batch[0].key or entry.weight > left):
                 others.append(entry)
             elif not entry.future.set_running_or_notify_cancel():
                 continue
@@ -109,6 +112,7 @@ class Lane:
                 entry.future.set_exception(RequestTimeout("The request waited too long for the device. Try again."))
             else:
                 batch.append(entry)
+                left -= entry.weight
         self._waiting.extendleft(reversed(others))
         return batch
 

@@ -13,7 +13,7 @@ from vision_model_repo.engine.devices import resolve_device
 from vision_model_repo.engine.warmup import measure_batch, warm_batches, warm_up
 from vision_model_repo.engine.worker import DeviceWorker
 from vision_model_repo.errors import NotFound
-from vision_model_repo.models.base import Checkpoint, GenerativeModel, Model, Servable
+from vision_model_repo.models.base import Checkpoint, EncoderModel, GenerativeModel, Model, Servable
 from vision_model_repo.models.catalog import REMOTE, ModelSpec
 from vision_model_repo.models.hub import Hub
 from vision_model_repo.settings import Settings
@@ -80,6 +80,8 @@ class ModelLoader:
         settings = self._settings
         if max_batch := spec.max_batch or settings.max_batch_size:
             model.max_batch = min(model.max_batch, max_batch)
+            if isinstance(model, EncoderModel):
+                model.max_questions = min(model.max_questions, max_batch)
         if not isinstance(model, Model):
             return
         tune = partial(model.tune, compiled=settings.compile_models, channels_last=settings.channels_last)

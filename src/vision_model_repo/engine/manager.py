@@ -31,7 +31,7 @@ from vision_model_repo.engine.runner import Runner
 from vision_model_repo.engine.slots import Slot
 from vision_model_repo.engine.timings import Timings
 from vision_model_repo.engine.worker import DeviceWorker
-from vision_model_repo.errors import Busy, InsufficientMemory, NotFound, RequestTimeout
+from vision_model_repo.errors import Busy, InsufficientMemory, InvalidInput, NotFound, RequestTimeout
 from vision_model_repo.models.base import Checkpoint, Servable
 from vision_model_repo.models.catalog import Catalog, ModelSpec
 from vision_model_repo.models.hub import Hub
@@ -263,12 +263,14 @@ class ModelManager:
     ) -> list[tuple[Any, Timings]]:
         done = 0
 
-        async def answer(request: Any) -> tuple[Any, Timings]:
+        async def answer(index: int, request: Any) -> tuple[Any, Timings]:
             nonlocal done
             try:
                 result, timings = await self._runner.answer(slot, request, deadline)
             except Exception as error:
                 self._metrics.failed(slot.spec.model_type, error)
+                if isinstance(error, InvalidInput):
+                    raise InvalidInput(error.message, index=index) from error
                 raise
             self._metrics.answered(slot.spec.model_type, timings)
             done += 1
@@ -278,8 +280,8 @@ class ModelManager:
 
         if len(requests) == 1:
             # The most frequent case needs no task of its own.
-            return [await answer(requests[0])]
-        tasks = [asyncio.ensure_future(answer(request)) for request in requests]
+            return [await answer(0, requests[0])]
+        tasks = [asyncio.ensure_future(answer(index, request)) for index, request in enumerate(requests)]
         try:
             return await asyncio.gather(*tasks)
         finally:

@@ -282,7 +282,7 @@ def _set_out(slot: Slot, model: Model, request: Any, entry: Entry) -> None:
         return
     try:
         entry.item = model.preprocess(request)
-        entry.key = model.batch_key(entry.item)
+        entry.key, entry.weight = model.batch_key(entry.item), model.weight(entry.item)
     except Exception as error:
         _fail(entry.future, error)
     else:
@@ -315,7 +315,7 @@ def _follow(slot: Slot, model: EncoderModel, entry: Entry, encoding: Encoding) -
     if model.answers_alike:
         entry.future.set_result(model.forward([entry.item])[0])
     else:
-        entry.key = model.batch_key(entry.item)
+        entry.key, entry.weight = model.batch_key(entry.item), model.weight(entry.item)
         slot.worker.put(slot.forward, entry)
 
 

@@ -113,7 +113,7 @@ class Servable(ABC):
 
 
 class Model(Servable, Generic[Request, Item, Raw, Result]):
-    """One loaded checkpoint on one device; a forward pass takes `max_batch` items at most."""
+    """One loaded checkpoint on one device; a forward pass takes items of `max_batch` weight at most."""
 
     @abstractmethod
     def preprocess(self, request: Request) -> Item:
@@ -130,6 +130,10 @@ class Model(Servable, Generic[Request, Item, Raw, Result]):
     def batch_key(self, item: Item) -> Hashable:
         """Items with equal keys may share a forward pass: no padding, so no answer depends on its company."""
         return None
+
+    def weight(self, item: Item) -> int:
+        """For how many an item counts in a forward pass."""
+        return 1
 
     def tune(self, *, compiled: bool = False, channels_last: bool = False) -> None:
         """Prepares the network to run faster, before its first pass. Does nothing for a model that knows no way.
@@ -154,7 +158,7 @@ class EncoderModel(Model[Request, Item, Raw, Result], Generic[Request, Item, Raw
     `preprocess` makes an item of the question alone; `attach` completes it by the image's encoding, for `forward`.
 
     Attributes:
-        max_questions: most items of one `forward`, as `max_batch` is of one `encode`.
+        max_questions: most that the items of one `forward` weigh, as `max_batch` is of one `encode`.
         answers_alike: whether the encoding is the output already, whatever the question; `forward` only hands it on.
     """
 

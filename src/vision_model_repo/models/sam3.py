@@ -142,6 +142,9 @@ class Sam3(
     def attach(self, item: Item, encoding: Tensor) -> Item:
         return replace(item, encoding=encoding)
 
+    def weight(self, item: Item) -> int:
+        return len(item.prompts) + len(item.objects)
+
     def forward(self, items: Sequence[Item]) -> list[Answer]:
         with torch.inference_mode():
             found = self._find([item for item in items if item.prompts])

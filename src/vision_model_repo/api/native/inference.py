@@ -22,7 +22,7 @@ from vision_model_repo.api.native.task import NativeTask, Options, check_count
 from vision_model_repo.api.wire import extend, write, write_npz
 from vision_model_repo.engine import manager
 from vision_model_repo.engine.engine import Engine
-from vision_model_repo.errors import NotFound
+from vision_model_repo.errors import InvalidInput, NotFound
 from vision_model_repo.formats.images import encode_png
 from vision_model_repo.models.catalog import ModelSpec
 
@@ -114,9 +114,13 @@ class Inference:
     async def _run(self, sources: Sequence[Source], on_progress: Callable[[int], None] | None = None) -> _Run:
         pictures = await read_images(sources, self.engine)
         requests = [self.task.request(self.options, index, picture) for index, picture in enumerate(pictures)]
-        answer = await self.engine.manager.run(
-            self.spec.model_type, requests, model_id=self.options.model_id, on_progress=on_progress
-        )
+        try:
+            answer = await self.engine.manager.run(
+                self.spec.model_type, requests, model_id=self.options.model_id, on_progress=on_progress
+            )
+        except InvalidInput as error:
+            name = "" if error.index is None else f"images[{error.index}]: "
+            raise InvalidInput(f"{name}{error.message}") from error
         results = self.task.keep(answer.results, self.engine.masks)
         return _Run(requests, results, answer, sum(picture.seconds for picture in pictures))
 

@@ -40,6 +40,32 @@ models = [
     ModelConfig(name="dino", model_class="GroundingDINOModel", model_params={"path": "demo/grounding-dino"}),
 ]
 """
+TRACKER = """
+from vision_model_repo.models.base import Model
+from vision_model_repo.tasks.clip_tracking import ClipResult
+from vision_model_repo.tasks.tracking import TrackedFrame, TrackedObject
+
+
+class Brightest(Model):
+    def __init__(self, checkpoint, *, device, dtype):
+        self.model_id, self.device, self.dtype = checkpoint.model_id, "cpu", "float32"
+
+    def preprocess(self, request):
+        return request
+
+    def forward(self, items):
+        return [[(index, image.mean()) for index, image in item.video.frames()] for item in items]
+
+    def postprocess(self, raw, item):
+        index, _ = max(raw, key=lambda pair: pair[1])
+        box = (0.0, 0.0, float(item.video.width), float(item.video.height))
+        return ClipResult((TrackedFrame(index, (TrackedObject(1, box),)),), len(raw))
+
+    def memory_bytes(self):
+        return 0
+
+    def unload(self): ...
+"""
 
 
 def catalog() -> Catalog:
@@ -81,6 +107,24 @@ async def test_the_example_of_the_guide_detects_in_every_protocol(tmp_path: Path
     assert sorted(native["results"][0]["xyxy"]) == boxes and set(native["results"][0]["labels"]) == {"block"}
     assert sorted(pixano.json()["data"]["boxes"]) == boxes
     assert pixano.json()["metadata"]["model_class"] == "Outstanding"
+
+
+async def test_a_tracker_of_ones_own_gets_a_video_whole(tmp_path: Path) -> None:
+    (tmp_path / "brightest.py").write_text(TRACKER)
+    path = tmp_path / "models.toml"
+    path.write_text('[[models]]\nname = "brightest"\nclass = "brightest:Brightest"\ntask = "clip_tracking"\n')
+    video = [b64(encoded(Image.new("L", (40, 30), shade))) for shade in (10, 200, 60)]
+    app = create_app(settings_of(config_file=path), catalog=catalog())
+    with importable(tmp_path):
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client,
+        ):
+            answer = await client.post("/v1/inference/tracking", json={"model": "brightest", "video": video})
+            statuses = (await client.get("/models/status")).json()
+    (frame,) = answer.json()["data"]["frames"]
+    assert (frame["frameIndex"], frame["objects"][0]["box"]) == (1, [0, 0, 40, 30])
+    assert "clip_tracking" in str(statuses)
 
 
 def test_the_example_is_as_short_as_a_model_can_be() -> None:

@@ -24,6 +24,7 @@ from vision_model_repo.tasks.tracking import Box, TrackedFrame, TrackedObject, T
 
 MOMENT_SECONDS = 0.05
 """How long the device waits for a video before it looks after what else it has to do."""
+LAST_STEP_SECONDS = 10.0
 
 
 class Frames(list[bytes]):
@@ -154,8 +155,10 @@ class PixanoTracker(GenerativeModel[ClipRequest, Tracking, Tracking, ClipResult]
         return 0
 
     def unload(self) -> None:
-        with self._turn:
+        # One that was ended may still be on its last step. If that never ends, nor does the server wait for it.
+        if self._turn.acquire(timeout=LAST_STEP_SECONDS):
             self._model.unload()
+            self._turn.release()
 
     def _predict(self, question: schemas.TrackingInput) -> schemas.TrackingOutput:
         # One that was ended may still be on its last step.

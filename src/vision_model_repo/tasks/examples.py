@@ -20,17 +20,20 @@ from vision_model_repo.tasks.tracking import TrackMemory, TrackPrompt, TrackRequ
 HEIGHT, WIDTH = 480, 640
 """Of an ordinary picture, whose sides' ratio is that of most cameras."""
 
+TEXTS = (("What is in this image?",), ("What is in this image?", "What is here?"))
+"""One that is alone, and two of which one is filled up to the other's length: networks go another way with them."""
+
 EXAMPLES: Mapping[str, Callable[[NDArray[np.uint8]], tuple[Any, ...]]] = {
     "segmentation": lambda image: (SegmentationRequest(image, (SegmentationPrompt("object"),)),),
     "detection": lambda image: (DetectionRequest(image, ("object",)),),
     "depth": lambda image: (DepthRequest(image),),
     "classification": lambda image: (ClassificationRequest(image),),
     "features": lambda image: (FeatureRequest(image),),
-    "embedding": lambda image: (EmbeddingRequest(texts=("What is in this image?",)), EmbeddingRequest((image,))),
+    "embedding": lambda image: (*(EmbeddingRequest(texts=texts) for texts in TEXTS), EmbeddingRequest((image,))),
     "chat": lambda image: (ChatRequest.ask("What is in this image?", [image], max_new_tokens=2),),
     "tracking": lambda image: (TrackRequest(image, 0, TrackMemory(), (TrackPrompt(0, 1, _middle_of(image)),)),),
 }
-"""Most tasks have one kind of request. Of two, a model may take either or both; what takes longer comes last."""
+"""Most tasks have one kind of request. Of several, a model may take some or all; what takes longest comes last."""
 
 
 def examples(task: str, height: int = HEIGHT, width: int = WIDTH) -> tuple[Any, ...]:

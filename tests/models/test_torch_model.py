@@ -165,6 +165,12 @@ def test_a_config_of_a_wider_network_is_refused(tmp_path: Path) -> None:
         dinov3.load(checkpoint, device="cpu", dtype="float32")
 
 
+def test_a_network_far_larger_than_its_files_is_not_even_built(tmp_path: Path) -> None:
+    checkpoint = configured(copied("demo/dinov3", tmp_path), num_hidden_layers=100, hidden_size=4096)
+    with pytest.raises(NotFound, match=r"its config\.json describes [\d,]+ weights, and its files hold"):
+        dinov3.load(checkpoint, device="cpu", dtype="float32")
+
+
 def test_a_checkpoint_of_another_task_is_refused() -> None:
     checkpoint = Hub(offline=True).resolve("demo/dinov3")
     with pytest.raises(NotFound, match="demo/dinov3 is no checkpoint of AutoModelForImageClassification"):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
-from transformers import BaseImageProcessor, PreTrainedModel, ProcessorMixin
+from transformers import AutoConfig, BaseImageProcessor, PreTrainedModel, ProcessorMixin
 from transformers.image_utils import PILImageResampling
 from transformers.utils.logging import disable_progress_bar
 
@@ -38,6 +38,8 @@ MAX_DEVICE_PIXELS = 16_000_000
 """Of an image that is handed to a GPU as it came; a few larger ones would fill the memory that is pinned for them."""
 MAX_SHRINK = 16
 """Most by which a GPU shrinks a side: its kernels hold the rows behind one output pixel in a small shared memory."""
+MAX_UNFILLED = 10
+"""Weights that a network may have for each number in its files; packed ones share a number."""
 DEVICE_RESAMPLING = (
     InterpolationMode.BILINEAR,
     InterpolationMode.BICUBIC,
@@ -190,6 +192,7 @@ def read(
             weights at random values.
     """
     try:
+        _check_size(network_class, checkpoint)
         network, report = cast(Any, network_class).from_pretrained(
             checkpoint.folder,
             dtype=torch.float32,
@@ -214,6 +217,21 @@ def read(
                 f"are {what}, such as {min(lacking)}."
             )
     return network
+
+
+def _check_size(network_class: Any, checkpoint: Checkpoint) -> None:
+    """Raises NotFound for a network that its files cannot fill by far: to build it would fill the memory instead."""
+    config = (getattr(network_class, "config_class", None) or AutoConfig).from_pretrained(
+        checkpoint.folder, local_files_only=True
+    )
+    build = getattr(network_class, "from_config", network_class)
+    with torch.device("meta"):
+        described = sum(parameter.numel() for parameter in build(config).parameters())
+    if described > MAX_UNFILLED * checkpoint.parameter_count:
+        raise NotFound(
+            f"{checkpoint.model_id} is no checkpoint of {network_class.__name__}: its config.json describes "
+            f"{described:,} weights, and its files hold {checkpoint.parameter_count:,}."
+        )
 
 
 def place(network: Network, *, device: str, dtype: str) -> Network:

@@ -151,7 +151,7 @@ def print_growth(minutes: float, resident: list[float], load: Load) -> None:
             for number, average in enumerate(quarters)
         ),
         notes=[
-            f"{len(load.times)} answers, {load.errors} errors",
+            f"{len(load.times)} answers; failures: {dict(load.failures) or 'none'}",
             at_most(
                 "the last quarter's mean over the second's", 100 * (quarters[3] / quarters[1] - 1), GOAL_PERCENT, " %"
             ),

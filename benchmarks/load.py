@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -28,12 +29,12 @@ class Load:
 
     Attributes:
         times: ms of each request that was answered 200.
-        errors: requests answered with another status, or not at all.
+        failures: how many requests were answered with another status, or not at all, by what came instead.
         seconds: from the first request to the last answer.
     """
 
     times: list[float] = field(default_factory=list)
-    errors: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
 
     @property
@@ -41,13 +42,17 @@ class Load:
         """Good answers a second."""
         return len(self.times) / self.seconds if self.seconds else 0.0
 
+    @property
+    def errors(self) -> int:
+        return self.failures.total()
+
     def percentile(self, percent: float) -> float:
         """In ms."""
         return percentile(self.times, percent)
 
     def add(self, other: Load) -> None:
         self.times += other.times
-        self.errors += other.errors
+        self.failures += other.failures
         self.seconds += other.seconds
 
 
@@ -173,15 +178,16 @@ async def _client(url: str, requests: Iterator[bytes], until: float, every: floa
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):
                     status, _ = await connection.ask(request)
-            except (ConnectionError, TimeoutError):
+                outcome = str(status)
+            except (ConnectionError, TimeoutError) as error:
                 connection.close()
                 connection.open = False
-                status = 0
+                outcome = type(error).__name__
             ended = time.perf_counter()
-            if status == 200:
+            if outcome == "200":
                 load.times.append(1000 * (ended - started))
             else:
-                load.errors += 1
+                load.failures[outcome] += 1
             if ended >= until:
                 return
             if every:

@@ -91,7 +91,7 @@ def box_of(frame: TrackedFrame, object_id: int) -> tuple[float, ...] | None:
 
 @pytest.mark.parametrize("model", ["segmenter", "detector"])
 async def test_what_phrases_name_keeps_its_id_behind_a_post(store: TrackingStore, model: str) -> None:
-    frames = await everything(store.create(Crossing(), model, phrases=["red", "blue"]).track())
+    frames = await everything(store.keep(store.open(Crossing(), model, phrases=["red", "blue"])).track())
     assert [frame.frame_index for frame in frames] == list(range(24))
     labels = {each.object_id: each.label for frame in frames for each in frame.objects}
     assert sorted(labels.values(), key=str) == ["blue", "red"]
@@ -112,20 +112,22 @@ async def test_what_phrases_name_keeps_its_id_behind_a_post(store: TrackingStore
 async def test_what_a_prompt_means_is_followed_and_nothing_else(
     store: TrackingStore, model: str, prompt: ObjectPrompt
 ) -> None:
-    frames = await everything(store.create(Crossing(), model, prompts=[TrackPrompt(0, 5, prompt)]).track())
+    frames = await everything(store.keep(store.open(Crossing(), model, prompts=[TrackPrompt(0, 5, prompt)])).track())
     assert {each.object_id for frame in frames for each in frame.objects} == {5}
     assert box_of(frames[0], 5) == (2, 20, 12, 30) and box_of(frames[22], 5) == (68, 20, 78, 30)
 
 
 async def test_a_mask_is_a_prompt(store: TrackingStore) -> None:
     mask = encode_mask((Crossing().frame(3) == colorful.COLORS["red"]).all(axis=2))
-    frames = await everything(store.create(Crossing(), "segmenter", prompts=[TrackPrompt(3, 1, mask=mask)]).track())
+    frames = await everything(
+        store.keep(store.open(Crossing(), "segmenter", prompts=[TrackPrompt(3, 1, mask=mask)])).track()
+    )
     assert [frame.frame_index for frame in frames] == list(range(3, 24))
     assert box_of(frames[-2], 1) == (68, 20, 78, 30)
 
 
 async def test_an_object_is_corrected_on_a_second_frame(store: TrackingStore) -> None:
-    session = store.create(Crossing(), "segmenter", prompts=[click(0, 5, 60, 50)])
+    session = store.keep(store.open(Crossing(), "segmenter", prompts=[click(0, 5, 60, 50)]))
     before = await everything(session.track())
     assert box_of(before[20], 5) == (55, 40, 70, 55)
     session.add_prompts([click(18, 5, 58, 25)])
@@ -140,7 +142,7 @@ def click(frame_index: int, object_id: int, x: float, y: float) -> TrackPrompt:
 
 
 async def test_backwards_the_last_frame_comes_first(store: TrackingStore) -> None:
-    session = store.create(Crossing(), "segmenter", prompts=[click(22, 1, 70, 25)])
+    session = store.keep(store.open(Crossing(), "segmenter", prompts=[click(22, 1, 70, 25)]))
     frames = await everything(session.track(start=2, backward=True))
     assert [frame.frame_index for frame in frames] == list(range(22, 1, -1))
     assert box_of(frames[-1], 1) == (8, 20, 18, 30)
@@ -148,7 +150,7 @@ async def test_backwards_the_last_frame_comes_first(store: TrackingStore) -> Non
 
 async def test_tracking_goes_on_where_it_ended(store: TrackingStore) -> None:
     video = Crossing()
-    session = store.create(video, "segmenter", phrases=["red"])
+    session = store.keep(store.open(video, "segmenter", phrases=["red"]))
     first = await everything(session.track(stop=8))
     second = await everything(session.track(start=8))
     assert video.decoded == 24
@@ -157,7 +159,7 @@ async def test_tracking_goes_on_where_it_ended(store: TrackingStore) -> None:
 
 async def test_frames_come_one_by_one_and_closing_stops_the_work(store: TrackingStore) -> None:
     video = Crossing(frame_count=10_000)
-    session = store.create(video, "segmenter", phrases=["red"])
+    session = store.keep(store.open(video, "segmenter", phrases=["red"]))
     async with aclosing(session.track()) as frames:
         await anext(frames)
         with pytest.raises(Busy, match="tracked already"):
@@ -171,7 +173,7 @@ async def test_frames_come_one_by_one_and_closing_stops_the_work(store: Tracking
 
 async def test_cancelling_the_task_stops_the_work(store: TrackingStore) -> None:
     video = Crossing(frame_count=10_000)
-    task = asyncio.create_task(everything(store.create(video, "segmenter", phrases=["red"]).track()))
+    task = asyncio.create_task(everything(store.keep(store.open(video, "segmenter", phrases=["red"])).track()))
     await asyncio.sleep(0.1)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -182,7 +184,7 @@ async def test_cancelling_the_task_stops_the_work(store: TrackingStore) -> None:
 
 
 async def test_a_long_video_takes_no_more_memory_than_a_short_one(store: TrackingStore) -> None:
-    session = store.create(Crossing(frame_count=1500), "segmenter", phrases=["object"])
+    session = store.keep(store.open(Crossing(frame_count=1500), "segmenter", phrases=["object"]))
     early = 0
     tracemalloc.start()
     async with aclosing(session.track()) as frames:
@@ -198,7 +200,7 @@ async def test_a_long_video_takes_no_more_memory_than_a_short_one(store: Trackin
 async def test_a_clip_shows_what_was_tracked(
     store: TrackingStore, pixels: PixelThreads, kind: ClipKind, stop: int
 ) -> None:
-    session = store.create(Crossing(), "segmenter", phrases=["red", "green"])
+    session = store.keep(store.open(Crossing(), "segmenter", phrases=["red", "green"]))
     clip = TrackClip(pixels, kind, 10)
     async with aclosing(session.watch(stop=stop)) as frames:
         async for image, tracked in frames:
@@ -216,7 +218,7 @@ async def test_an_empty_clip_is_refused(pixels: PixelThreads) -> None:
 
 
 async def test_a_correction_of_what_was_found_leaves_all_ids_as_they_were(store: TrackingStore) -> None:
-    session = store.create(Crossing(), "segmenter", phrases=["object"])
+    session = store.keep(store.open(Crossing(), "segmenter", phrases=["object"]))
     before = await everything(session.track())
     session.add_prompts([click(18, 2, 58, 25), click(20, 9, 60, 50)])
     after = await everything(session.track())
@@ -230,7 +232,7 @@ def ids(frame: TrackedFrame) -> list[int]:
 
 
 async def test_what_was_said_of_an_object_can_be_taken_back(store: TrackingStore) -> None:
-    session = store.create(Crossing(), "segmenter", prompts=[click(0, 1, 60, 50), click(0, 2, 5, 25)])
+    session = store.keep(store.open(Crossing(), "segmenter", prompts=[click(0, 1, 60, 50), click(0, 2, 5, 25)]))
     assert ids((await everything(session.track(stop=1)))[0]) == [1, 2]
     session.forget_prompts(2)
     assert ids((await everything(session.track(stop=1)))[0]) == [1]
@@ -239,7 +241,7 @@ async def test_what_was_said_of_an_object_can_be_taken_back(store: TrackingStore
 
 
 async def test_deleting_a_session_ends_its_tracking(store: TrackingStore) -> None:
-    session = store.create(Crossing(frame_count=10_000), "segmenter", phrases=["red"])
+    session = store.keep(store.open(Crossing(frame_count=10_000), "segmenter", phrases=["red"]))
     async with aclosing(store.watch(session)) as frames:
         await anext(frames)
         store.delete(session.session_id)
@@ -251,25 +253,25 @@ async def test_deleting_a_session_ends_its_tracking(store: TrackingStore) -> Non
 async def test_refusals_say_what_to_do(store: TrackingStore) -> None:
     video = Crossing()
     with pytest.raises(NotFound, match="Unknown model_type"):
-        store.create(video, "nothing", phrases=["red"])
+        store.keep(store.open(video, "nothing", phrases=["red"]))
     with pytest.raises(InvalidInput, match="a model for depth, which cannot track"):
-        store.create(video, "other", phrases=["red"])
+        store.keep(store.open(video, "other", phrases=["red"]))
     with pytest.raises(InvalidInput, match="3 phrases; at most 2"):
-        store.create(video, "segmenter", phrases=["red", "green", "blue"])
+        store.keep(store.open(video, "segmenter", phrases=["red", "green", "blue"]))
     with pytest.raises(InvalidInput, match="frame 24; the video has 24 frames"):
-        store.create(video, "segmenter", prompts=[click(24, 1, 5, 5)])
+        store.keep(store.open(video, "segmenter", prompts=[click(24, 1, 5, 5)]))
     with pytest.raises(InvalidInput, match="At most 3 objects"):
-        store.create(video, "segmenter", prompts=[click(0, number, 5, 5) for number in range(4)])
+        store.keep(store.open(video, "segmenter", prompts=[click(0, number, 5, 5) for number in range(4)]))
     with pytest.raises(InvalidInput, match="Say what to track"):
-        await everything(store.create(video, "segmenter").track())
+        await everything(store.keep(store.open(video, "segmenter")).track())
     with pytest.raises(InvalidInput, match=r"finds no object at the points of object 1 on frame 0\. Give a box"):
-        await everything(store.create(video, "segmenter", prompts=[click(0, 1, 1, 1)]).track())
+        await everything(store.keep(store.open(video, "segmenter", prompts=[click(0, 1, 1, 1)])).track())
     with pytest.raises(InvalidInput, match="No frame to track from 30"):
-        await everything(store.create(video, "segmenter", phrases=["red"]).track(start=30))
+        await everything(store.keep(store.open(video, "segmenter", phrases=["red"])).track(start=30))
 
 
 async def test_sessions_are_kept_within_bounds(store: TrackingStore) -> None:
-    sessions = [store.create(Crossing(nbytes=4000), "segmenter", phrases=["red"]) for _ in range(3)]
+    sessions = [store.keep(store.open(Crossing(nbytes=4000), "segmenter", phrases=["red"])) for _ in range(3)]
     assert len(store) == 2 and store.bytes_held == 8000
     with pytest.raises(NotFound, match="No tracking session"):
         store.get(sessions[0].session_id)
@@ -280,7 +282,7 @@ async def test_sessions_are_kept_within_bounds(store: TrackingStore) -> None:
     with pytest.raises(NotFound):
         store.delete(sessions[2].session_id)
     with pytest.raises(TooLarge, match="The video takes 1 MB; the store holds 0 MB"):
-        store.create(Crossing(nbytes=20_000), "segmenter", phrases=["red"])
+        store.keep(store.open(Crossing(nbytes=20_000), "segmenter", phrases=["red"]))
 
 
 async def test_a_session_for_once_is_not_kept_and_holds_to_the_same_limits(store: TrackingStore) -> None:

@@ -168,7 +168,7 @@ async def evaluate_tracking(
     """Figures of a model that looks for phrases which name every object of the clips."""
     tally = TrackingTally()
     for clip in clips:
-        session = store.create(clip, model_type, model_id, phrases=phrases)
+        session = store.keep(store.open(clip, model_type, model_id, phrases=phrases))
         async with aclosing(session.track()) as frames:
             tally.add(clip, [frame async for frame in frames])
     return tally.figures()
@@ -186,7 +186,7 @@ async def evaluate_clicks(
             TrackPrompt(0, identity, ObjectPrompt((_middle(mask),), (1,)))
             for identity, mask in zip(shown, view.masks, strict=True)
         ]
-        session = store.create(clip, model_type, model_id, prompts=prompts)
+        session = store.keep(store.open(clip, model_type, model_id, prompts=prompts))
         async with aclosing(session.track()) as frames:
             tally.add(clip, [frame async for frame in frames], wanted=shown)
     return tally.figures()

@@ -5,7 +5,6 @@ All state belongs to the event loop.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -55,7 +54,6 @@ class ImageStore:
 
     def __init__(self, *, max_bytes: int, max_images: int, ttl_seconds: float) -> None:
         self._shelf: Shelf[str, StoredImage] = Shelf(max_bytes, max_count=max_images, ttl_seconds=ttl_seconds)
-        self._ttl_seconds = ttl_seconds
 
     def __len__(self) -> int:
         return len(self._shelf)
@@ -67,7 +65,7 @@ class ImageStore:
     @property
     def expires_at(self) -> float:
         """When an image that is added or asked for now will be forgotten, in seconds since the epoch."""
-        return time.time() + self._ttl_seconds
+        return self._shelf.expires_at
 
     def add(self, image: StoredImage) -> bool:
         """Keeps an image and answers whether it is a new one.

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 from vision_model_repo.engine.cache import EncodingCache
+from vision_model_repo.engine.concurrency import gather_or_cancel
 from vision_model_repo.engine.devices import (
     DTYPE_BYTES,
     device_memory,
@@ -278,17 +279,9 @@ class ModelManager:
                 on_progress(done)
             return result, timings
 
-        if len(requests) == 1:
-            # The most frequent case needs no task of its own.
-            return [await answer(0, requests[0])]
-        tasks = [asyncio.ensure_future(answer(index, request)) for index, request in enumerate(requests)]
-        try:
-            return await asyncio.gather(*tasks)
-        finally:
-            # The first failure, or a caller that hangs up, makes the rest pointless.
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        calls = [partial(answer, index, request) for index, request in enumerate(requests)]
+        # All at once: the lanes make batches of them.
+        return await gather_or_cancel(calls, at_once=max(1, len(calls)))
 
     async def _grow(
         self, model_type: str, request: Any, model_id: str | None, deadline: float, timings: Timings

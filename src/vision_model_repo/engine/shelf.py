@@ -46,6 +46,11 @@ class Shelf(Generic[Key, Thing]):
         self._kept: OrderedDict[Key, tuple[Thing, float]] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def expires_at(self) -> float:
+        """When a thing that is put there or asked for now will be forgotten, in seconds since the epoch."""
+        return time.time() + self._ttl_seconds
+
     def __len__(self) -> int:
         return len(self._kept)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -45,7 +44,6 @@ class TrackingStore:
         self._manager, self._pixels = manager, pixels
         self._rules, self._limits = rules or Rules(), limits
         self._shelf: Shelf[str, TrackingSession] = Shelf(max_bytes, max_count=max_sessions, ttl_seconds=ttl_seconds)
-        self._ttl_seconds = ttl_seconds
 
     def __len__(self) -> int:
         return len(self._shelf)
@@ -56,8 +54,8 @@ class TrackingStore:
 
     @property
     def expires_at(self) -> float:
-        """When a session that is created or used now will be forgotten, in seconds since the epoch."""
-        return time.time() + self._ttl_seconds
+        """When a session that is kept or used now will be forgotten, in seconds since the epoch."""
+        return self._shelf.expires_at
 
     def open(
         self,
@@ -69,7 +67,7 @@ class TrackingStore:
         prompts: Sequence[TrackPrompt] = (),
         birth_score: float | None = None,
     ) -> TrackingSession:
-        """A session that is not kept, under the same rules and limits as those that are.
+        """A session under the store's rules and limits, which is not kept yet.
 
         Args:
             birth_score: least score of a detection that begins a track, in place of the store's.
@@ -85,23 +83,12 @@ class TrackingStore:
         session.add_prompts(prompts)
         return session
 
-    def create(
-        self,
-        video: Video,
-        model_type: str,
-        model_id: str | None = None,
-        *,
-        phrases: Sequence[str] = (),
-        prompts: Sequence[TrackPrompt] = (),
-        birth_score: float | None = None,
-    ) -> TrackingSession:
-        """`open`, and kept; the model is loaded when the session is tracked.
+    def keep(self, session: TrackingSession) -> TrackingSession:
+        """Keeps a session from `open`; the model is loaded when it is tracked.
 
         Raises:
             TooLarge: the video does not fit the store, even alone.
-            What `open` raises.
         """
-        session = self.open(video, model_type, model_id, phrases=phrases, prompts=prompts, birth_score=birth_score)
         if session.nbytes > self._shelf.max_bytes:
             raise TooLarge(
                 f"The video takes {-(-session.nbytes // MEGABYTE)} MB; the store holds "

@@ -10,10 +10,10 @@ import numpy as np
 from fastapi import Request
 from numpy.typing import NDArray
 
-from vision_model_repo.api.concurrency import gather_or_cancel
 from vision_model_repo.api.dependencies import read_json
 from vision_model_repo.api.ingrain.schemas import IngrainModel
 from vision_model_repo.api.native.images import read_image
+from vision_model_repo.engine.concurrency import gather_or_cancel
 from vision_model_repo.engine.engine import Engine
 from vision_model_repo.errors import InvalidInput, TooLarge, VisionError
 from vision_model_repo.settings import Settings

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from vision_model_repo.api.concurrency import gather_or_cancel
+from vision_model_repo.engine.concurrency import gather_or_cancel
 from vision_model_repo.engine.engine import Engine
 from vision_model_repo.errors import InvalidInput, TooLarge, VisionError
 from vision_model_repo.formats.images import decode_base64, decode_image

@@ -9,7 +9,6 @@ from functools import partial
 from itertools import repeat
 from typing import Any
 
-from vision_model_repo.api.concurrency import gather_or_cancel
 from vision_model_repo.api.native.answer import Answer, summarize
 from vision_model_repo.api.native.chat import NativeChat
 from vision_model_repo.api.native.classification import NativeClassification
@@ -21,6 +20,7 @@ from vision_model_repo.api.native.segmentation import NativeSegmentation
 from vision_model_repo.api.native.task import NativeTask, Options, check_count
 from vision_model_repo.api.wire import extend, write, write_npz
 from vision_model_repo.engine import manager
+from vision_model_repo.engine.concurrency import gather_or_cancel
 from vision_model_repo.engine.engine import Engine
 from vision_model_repo.errors import InvalidInput, NotFound
 from vision_model_repo.formats.images import encode_png

@@ -188,13 +188,15 @@ async def open_session(options: TrackingOptions, video: Video, engine: Engine) -
     Raises InvalidInput or TooLarge: the model cannot track, or a prompt makes no sense for this video.
     """
     prompts = await engine.pixels.run(to_prompts, options.prompts, video, engine.settings)
-    return engine.tracking.create(
-        video,
-        options.model_type,
-        options.model_id,
-        phrases=options.phrases,
-        prompts=prompts,
-        birth_score=options.threshold,
+    return engine.tracking.keep(
+        engine.tracking.open(
+            video,
+            options.model_type,
+            options.model_id,
+            phrases=options.phrases,
+            prompts=prompts,
+            birth_score=options.threshold,
+        )
     )
 
 

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from vision_model_repo.api.concurrency import gather_or_cancel
 from vision_model_repo.api.native.images import ImageSource, Source, WireImage, is_url
+from vision_model_repo.engine.concurrency import gather_or_cancel
 from vision_model_repo.engine.engine import Engine
 from vision_model_repo.engine.manager import MEGABYTE
 from vision_model_repo.errors import InvalidInput, TooLarge, VisionError

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision_model_repo.api.chat import check_texts, new_tokens
-from vision_model_repo.api.concurrency import gather_or_cancel
 from vision_model_repo.api.native.images import read_image
 from vision_model_repo.api.openai.schemas import MAX_STOPS, CompletionBody, ImagePart, Message, TextPart
+from vision_model_repo.engine.concurrency import gather_or_cancel
 from vision_model_repo.engine.engine import Engine
 from vision_model_repo.errors import InvalidInput, TooLarge, VisionError
 from vision_model_repo.settings import Settings

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
-from vision_model_repo.api.concurrency import gather_or_cancel
 from vision_model_repo.api.pixano.detection import check_phrases
 from vision_model_repo.api.pixano.media import Media, read_media, read_video
 from vision_model_repo.api.pixano.task import Capability, capability_of
 from vision_model_repo.api.pixano.tracking_body import PixanoTrackingRequest
+from vision_model_repo.engine.concurrency import gather_or_cancel
 from vision_model_repo.engine.engine import Engine
 from vision_model_repo.engine.manager import ModelManager
 from vision_model_repo.engine.trackers import ANYTHING

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from vision_model_repo.api.concurrency import gather_or_cancel
 from vision_model_repo.api.pixano.media import Media, read_picture
 from vision_model_repo.api.pixano.task import Capability, CapabilityRequest
 from vision_model_repo.api.pixano.wire import WireModel
+from vision_model_repo.engine.concurrency import gather_or_cancel
 from vision_model_repo.engine.engine import Engine
 from vision_model_repo.errors import InvalidInput, TooLarge
 from vision_model_repo.models.catalog import ModelSpec

@@ -9,20 +9,23 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-# More of one request at once would only keep others waiting for the same threads.
 AT_ONCE = 8
+"""More of one request at once would only keep others waiting for the same threads."""
 
 
-async def gather_or_cancel(calls: Iterable[Callable[[], Coroutine[Any, Any, T]]]) -> list[T]:
+async def gather_or_cancel(calls: Iterable[Callable[[], Coroutine[Any, Any, T]]], *, at_once: int = AT_ONCE) -> list[T]:
     """Runs some calls, a few at a time, and gives all results in order.
 
     When one fails, or the caller is cancelled, the others are cancelled and waited for.
+
+    Args:
+        at_once: how many.
     """
     calls = list(calls)
     if len(calls) == 1:
         # The most frequent case needs no task of its own.
         return [await calls[0]()]
-    places = asyncio.Semaphore(AT_ONCE)
+    places = asyncio.Semaphore(at_once)
 
     async def run(call: Callable[[], Coroutine[Any, Any, T]]) -> T:
         async with places:

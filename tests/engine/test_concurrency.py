@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from vision_model_repo.api.concurrency import AT_ONCE, gather_or_cancel
+from vision_model_repo.engine.concurrency import AT_ONCE, gather_or_cancel
 
 
 async def double(number: int) -> int:

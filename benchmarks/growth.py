@@ -27,8 +27,8 @@ from vision_model_repo.formats.images import encode_jpeg
 
 PARTS = 5
 SAMPLE_SECONDS = 1.0
-CACHE_MB = "64"
-"""Of encodings: little, so that it is full within minutes, and what grows afterwards grows for another reason."""
+CACHE_MB = "8"
+"""Of encodings: little, so that it is full at once, and what grows afterwards grows for another reason."""
 GOAL_PERCENT = 2.0
 GOAL_TIMES = 1.1
 """By which a call may take longer in the end and still be called flat: a quiet machine varies by as much."""

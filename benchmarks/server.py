@@ -43,6 +43,14 @@ class Server:
         """Time on a core so far, of all its processes."""
         return sum(sum(process.cpu_times()[:2]) for process in self.processes())
 
+    def keep_on(self, cores: Collection[int]) -> None:
+        """Keeps all its threads, and those that they start from now on, on some cores."""
+        for process in self.processes():
+            for thread in process.threads():
+                # One may have ended since.
+                with suppress(ProcessLookupError):
+                    os.sched_setaffinity(thread.id, cores)
+
     def resident_mb(self) -> float:
         return sum(process.memory_info().rss for process in self.processes()) / 2**20
 
@@ -99,7 +107,7 @@ def peer_server(
     url = f"http://127.0.0.1:{port}"
     with TemporaryDirectory() as folder:
         log = Path(folder) / "server.log"
-        with on_cores(cores), log.open("wb") as file:
+        with log.open("wb") as file, on_cores(range(os.cpu_count() or 1)):
             process = subprocess.Popen(
                 [sys.executable, "-m", module, str(port)],
                 cwd=folder,
@@ -111,6 +119,8 @@ def peer_server(
         try:
             if not _ready(url, probe, process, start_seconds):
                 raise RuntimeError(f"{module} did not start. Its log:\n{log.read_text(errors='replace')[-4000:]}")
+            # Not before: Ray alone starts twenty processes.
+            server.keep_on(cores)
             yield server
         finally:
             _end(server.processes())

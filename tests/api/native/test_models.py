@@ -111,7 +111,7 @@ async def test_what_cannot_be_loaded_is_refused_by_name(
 ) -> None:
     response = await client.post("/models/load", json=body)
     assert (response.status_code, word in response.text) == (status, True), response.text
-    assert (await client.get("/health")).json() == {**(await client.get("/health")).json(), "loaded_models": []}
+    assert (await client.get("/health")).json()["loaded_models"] == []
 
 
 async def test_unloading_an_unknown_type_is_refused(client: httpx.AsyncClient) -> None:

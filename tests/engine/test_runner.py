@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -238,6 +240,27 @@ async def test_a_deadline_that_even_a_fast_pass_would_miss_is_refused(bench: Cal
     with pytest.raises(RequestTimeout):
         await it.ask(image(2), seconds=0.005)
     assert it.model.encoded == [1]
+
+
+async def test_what_was_prepared_is_gone_with_the_answer_and_waits_for_no_garbage_collector(
+    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it, attach, prepared = bench(), Adder.attach, []
+
+    def watched(model: Adder, item: Item, encoding: Sum) -> Item:
+        whole = attach(model, item, encoding)
+        prepared.append(ref(whole))
+        return whole
+
+    monkeypatch.setattr(Adder, "attach", watched)
+    gc.disable()
+    try:
+        # Threads let go of what they did last when they are given something else.
+        await asyncio.gather(*(it.ask(image(value)) for value in range(1, 9)))
+        await asyncio.gather(*(it.ask(image(value)) for value in range(9, 17)))
+        assert [each() for each in prepared[:8]] == [None] * 8
+    finally:
+        gc.enable()
 
 
 async def test_a_retired_model_keeps_nothing(bench: Callable[..., Bench]) -> None:

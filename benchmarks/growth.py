@@ -52,7 +52,7 @@ class Part:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--jobs", type=int, default=2000)
-    parser.add_argument("--minutes", type=float, default=1.0, help="of mixed load")
+    parser.add_argument("--minutes", type=float, default=0.5, help="of mixed load")
     options = parser.parse_args()
     with our_server(command=DUMMY_APP, LOG_LEVEL="WARNING") as server:
         parts = run(submit_all(server, options.jobs))

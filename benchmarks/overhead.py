@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32, 64])
     parser.add_argument("--seconds", type=float, default=1.0, help="of each trial")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--idle-seconds", type=float, default=10.0)
+    parser.add_argument("--idle-seconds", type=float, default=5.0)
     parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=PEERS, help="other servers, where installed")
     options = parser.parse_args()
     server_cores, client_cores = halves()

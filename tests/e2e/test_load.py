@@ -26,8 +26,7 @@ async def test_two_loads_at_once_load_once(start_server: StartServer) -> None:
     assert server.log().count("Loaded sam3 as demo/sam3") == 1
 
 
-async def test_health_answers_while_eight_clients_keep_the_device_busy(start_server: StartServer) -> None:
-    server = start_server()
+async def test_health_answers_while_eight_clients_keep_the_device_busy(server: Server) -> None:
     async with httpx.AsyncClient(base_url=server.url, timeout=120) as client:
         assert (await client.post("/inference/sam3", json=SEGMENT)).status_code == 200
         busy = [asyncio.create_task(client.post("/inference/sam3", json=SEGMENT)) for _ in range(8)]

@@ -29,7 +29,7 @@ from benchmarks.server import our_server
 from vision_model_repo.models.base import EncoderModel, Model
 from vision_model_repo.models.catalog import BUILT_IN, Catalog
 from vision_model_repo.models.hub import Hub
-from vision_model_repo.tasks.examples import example
+from vision_model_repo.tasks.examples import examples
 
 VIT = "dinov3 ViT-B/16, 224 x 224, random weights"
 BODIES: dict[str, dict[str, Any]] = {
@@ -122,7 +122,7 @@ def measure(name: str, model_type: str, model_id: str) -> Iterator[tuple[str, ..
     plain: tuple[float, NDArray[np.float32]] | None = None
     for arithmetic in ARITHMETIC:
         model = load(model_type, model_id, arithmetic)
-        milliseconds, answer = fastest(model, example(Catalog(BUILT_IN)[model_type].task))
+        milliseconds, answer = fastest(model, examples(Catalog(BUILT_IN)[model_type].task)[0])
         model.unload()
         plain = plain or (milliseconds, answer)
         difference = np.linalg.norm(answer - plain[1]) / np.linalg.norm(plain[1])

@@ -27,7 +27,7 @@ from vision_model_repo.errors import InvalidInput
 from vision_model_repo.models.base import Checkpoint, EncoderModel, Model
 from vision_model_repo.models.catalog import BUILT_IN, Catalog
 from vision_model_repo.models.hub import Hub
-from vision_model_repo.tasks.examples import example
+from vision_model_repo.tasks.examples import examples
 from vision_model_repo.tasks.segmentation import ObjectPrompt, SegmentationPrompt, SegmentationRequest
 
 SIZE = (1080, 1920)
@@ -178,7 +178,7 @@ def question_notes(model: EncoderModel, published: Published, timer: Timer) -> I
 
 
 def requests(model: Published, batch: int) -> list[Any]:
-    return [example(Catalog(BUILT_IN)[model.model_type].task, *SIZE) for _ in range(batch)]
+    return [examples(Catalog(BUILT_IN)[model.model_type].task, *SIZE)[0] for _ in range(batch)]
 
 
 def row(model: Published, way: str, dtype: str, batch: int, ms: float) -> tuple[str, ...]:

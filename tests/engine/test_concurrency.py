@@ -34,14 +34,17 @@ async def test_only_so_many_run_at_once() -> None:
     assert most == AT_ONCE
 
 
-async def test_one_failure_ends_the_others() -> None:
-    ended = []
+async def sleep_long(ended: list[bool]) -> None:
+    """Notes that it has ended, however."""
+    try:
+        await asyncio.sleep(30)
+    finally:
+        ended.append(True)
 
-    async def wait() -> None:
-        try:
-            await asyncio.sleep(30)
-        finally:
-            ended.append(True)
+
+async def test_one_failure_ends_the_others() -> None:
+    ended: list[bool] = []
+    wait = partial(sleep_long, ended)
 
     async def fail() -> None:
         await asyncio.sleep(0.01)
@@ -54,13 +57,8 @@ async def test_one_failure_ends_the_others() -> None:
 
 @pytest.mark.parametrize("count", [1, 3])
 async def test_who_is_cancelled_takes_all_along(count: int) -> None:
-    ended = []
-
-    async def wait() -> None:
-        try:
-            await asyncio.sleep(30)
-        finally:
-            ended.append(True)
+    ended: list[bool] = []
+    wait = partial(sleep_long, ended)
 
     task = asyncio.ensure_future(gather_or_cancel([wait] * count))
     await asyncio.sleep(0.01)

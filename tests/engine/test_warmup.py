@@ -15,7 +15,7 @@ from vision_model_repo.engine.worker import DeviceWorker
 from vision_model_repo.errors import InvalidInput
 from vision_model_repo.models.base import EncoderModel, HostArrays, Model
 from vision_model_repo.models.catalog import BUILT_IN
-from vision_model_repo.tasks.examples import EXAMPLES, example, examples
+from vision_model_repo.tasks.examples import EXAMPLES, examples
 from vision_model_repo.tasks.features import FeatureRequest
 
 MILLISECOND = 1e-3
@@ -173,7 +173,7 @@ async def test_a_model_that_takes_none_says_why(worker: DeviceWorker) -> None:
 
 @pytest.mark.parametrize("task", ["segmentation", "detection", "depth", "features", "classification", "tracking"])
 def test_every_task_has_an_example(task: str) -> None:
-    request = example(task, 60, 80)
+    request = examples(task, 60, 80)[0]
     assert request.image.shape == (60, 80, 3) and request.image.dtype == np.uint8
     assert request.image.min() == 0 and request.image.max() == 255
 

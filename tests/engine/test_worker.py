@@ -24,6 +24,12 @@ def entry(item: object) -> Entry:
     return Entry(item, None, time.monotonic() + 60)
 
 
+async def submit(worker: DeviceWorker, lane: Lane, entry: Entry) -> object:
+    """Waits for an entry's output."""
+    worker.put(lane, entry)
+    return await asyncio.wrap_future(entry.future)
+
+
 def gated(gate: threading.Event, log: list[list[object]]) -> Callable[[Sequence[object]], list[object]]:
     """A forward pass that notes its batch and waits for the gate."""
 
@@ -39,10 +45,10 @@ async def test_what_waits_while_the_device_is_busy_becomes_one_batch(worker: Dev
     gate, log = threading.Event(), []
     lane = Lane(gated(gate, log), max_batch=8)
     worker.add(lane)
-    first = asyncio.ensure_future(worker.submit(lane, entry(0)))
+    first = asyncio.ensure_future(submit(worker, lane, entry(0)))
     while not log:
         await asyncio.sleep(0.001)
-    others = [asyncio.ensure_future(worker.submit(lane, entry(number))) for number in range(1, 5)]
+    others = [asyncio.ensure_future(submit(worker, lane, entry(number))) for number in range(1, 5)]
     await asyncio.sleep(0.01)
     gate.set()
     assert await asyncio.gather(first, *others) == [0, 1, 2, 3, 4]
@@ -54,10 +60,10 @@ async def test_models_take_turns(worker: DeviceWorker) -> None:
     busy, quiet = (Lane(gated(gate, log), max_batch=1) for _ in range(2))
     worker.add(busy)
     worker.add(quiet)
-    crowd = [asyncio.ensure_future(worker.submit(busy, entry(f"busy{number}"))) for number in range(5)]
+    crowd = [asyncio.ensure_future(submit(worker, busy, entry(f"busy{number}"))) for number in range(5)]
     while not log:
         await asyncio.sleep(0.001)
-    lone = asyncio.ensure_future(worker.submit(quiet, entry("quiet")))
+    lone = asyncio.ensure_future(submit(worker, quiet, entry("quiet")))
     await asyncio.sleep(0.01)
     gate.set()
     await asyncio.gather(lone, *crowd)
@@ -68,11 +74,11 @@ async def test_a_cancelled_caller_leaves_the_queue(worker: DeviceWorker) -> None
     gate, log = threading.Event(), []
     lane = Lane(gated(gate, log), max_batch=1)
     worker.add(lane)
-    first = asyncio.ensure_future(worker.submit(lane, entry("first")))
+    first = asyncio.ensure_future(submit(worker, lane, entry("first")))
     while not log:
         await asyncio.sleep(0.001)
-    gone = asyncio.ensure_future(worker.submit(lane, entry("gone")))
-    last = asyncio.ensure_future(worker.submit(lane, entry("last")))
+    gone = asyncio.ensure_future(submit(worker, lane, entry("gone")))
+    last = asyncio.ensure_future(submit(worker, lane, entry("last")))
     await asyncio.sleep(0.01)
     gone.cancel()
     await asyncio.sleep(0.01)
@@ -89,7 +95,7 @@ async def test_the_thread_outlives_failing_work(worker: DeviceWorker) -> None:
     worker.add(lane)
     for _ in range(2):
         with pytest.raises(ValueError, match="broken model"):
-            await worker.submit(lane, entry(None))
+            await submit(worker, lane, entry(None))
     with pytest.raises(ZeroDivisionError):
         await worker.call(lambda: 1 // 0)
     assert await worker.call(lambda: threading.current_thread().name) == "device-test"
@@ -101,8 +107,8 @@ async def test_a_set_wait_gathers_company(worker: DeviceWorker) -> None:
     gate.set()
     lane = Lane(gated(gate, log), max_batch=2, wait_seconds=30)
     worker.add(lane)
-    first = asyncio.ensure_future(worker.submit(lane, entry(1)))
+    first = asyncio.ensure_future(submit(worker, lane, entry(1)))
     await asyncio.sleep(0.02)
     assert log == []
-    assert await asyncio.gather(first, worker.submit(lane, entry(2))) == [1, 2]
+    assert await asyncio.gather(first, submit(worker, lane, entry(2))) == [1, 2]
     assert log == [[1, 2]]

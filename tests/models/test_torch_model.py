@@ -32,7 +32,7 @@ from vision_model_repo.models.catalog import BUILT_IN, ModelSpec
 from vision_model_repo.models.hub import Hub
 from vision_model_repo.models.torch_model import ImageInput, TorchModel
 from vision_model_repo.settings import Settings
-from vision_model_repo.tasks.examples import example
+from vision_model_repo.tasks.examples import examples
 from vision_model_repo.tasks.features import FeatureRequest, FeatureResult
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -121,7 +121,7 @@ def test_what_is_too_large_or_shrinks_too_far_is_resized_on_the_host(monkeypatch
 @every_family
 def test_a_familys_answer_hardly_depends_on_who_resizes(spec: ModelSpec) -> None:
     model = demo(spec)
-    request = example(spec.task)
+    request = examples(spec.task)[0]
     on_host = list(numbers(model(request)))
     model._images.on_device = True
     prepared = model.prepare(request.image) if isinstance(model, EncoderModel) else model.preprocess(request).pixels
@@ -205,7 +205,7 @@ async def test_attention_is_fused_and_nothing_is_recorded_for_gradients(
     await engine.start()
     try:
         for seed in range(2):
-            request = example(spec.task, 60 + seed, 80)
+            request = examples(spec.task, 60 + seed, 80)[0]
             await engine.manager.run(spec.model_type, [request], model_id=spec.demo)
             assert seen, "no attention went through scaled_dot_product_attention"
             assert set(seen) == {(True, "device-cpu")}

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from vision_model_repo.engine.batching import Entry, Lane
 
@@ -57,11 +57,6 @@ class DeviceWorker:
         with self._changed:
             lane.put(entry)
             self._changed.notify()
-
-    async def submit(self, lane: Lane, entry: Entry) -> Any:
-        """Waits for an entry's output. Cancelling drops the entry if its batch has not been formed."""
-        self.put(lane, entry)
-        return await asyncio.wrap_future(entry.future)
 
     async def call(self, function: Callable[[], T]) -> T:
         """Runs a function on the device's thread, before the next batch."""

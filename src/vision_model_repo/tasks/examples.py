@@ -41,11 +41,6 @@ def examples(task: str, height: int = HEIGHT, width: int = WIDTH) -> tuple[Any, 
     return EXAMPLES[task](_picture(height, width))
 
 
-def example(task: str, height: int = HEIGHT, width: int = WIDTH) -> Any:
-    """A request of the only kind, or the first, that a task has. Raises KeyError for a task that has none."""
-    return examples(task, height, width)[0]
-
-
 def _middle_of(image: NDArray[np.uint8]) -> ObjectPrompt:
     height, width = image.shape[:2]
     return ObjectPrompt(((width / 2, height / 2),), (1,))

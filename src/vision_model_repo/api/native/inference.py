@@ -119,8 +119,9 @@ class Inference:
                 self.spec.model_type, requests, model_id=self.options.model_id, on_progress=on_progress
             )
         except InvalidInput as error:
-            name = "" if error.index is None else f"images[{error.index}]: "
-            raise InvalidInput(f"{name}{error.message}") from error
+            if error.index is None:
+                raise
+            raise InvalidInput(f"images[{error.index}]: {error.message}") from error
         results = self.task.keep(answer.results, self.engine.masks)
         return _Run(requests, results, answer, sum(picture.seconds for picture in pictures))
 

@@ -1,7 +1,7 @@
-"""What happens around every request, as plain ASGI: log, errors, keys, rates, body size, admission, disconnects.
+"""What happens around every request, as plain ASGI: route, log, errors, keys, rates, body size, work.
 
 Each class wraps the next one. `server.create_app` puts them in order; the outermost comes first:
-log > CORS > errors > keys > rate > body size > admission > disconnect > routes.
+route > log > CORS > errors > keys > rate > body size > work > endpoint.
 """
 
 from __future__ import annotations
@@ -22,22 +22,28 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from vision_model_repo.api.dependencies import cancelled_when_gone
 from vision_model_repo.api.errors import TooManyRequests, Unauthorized, refusal_of
-from vision_model_repo.api.protocols import Protocols
-from vision_model_repo.api.routing import path_of
-from vision_model_repo.errors import Busy, RequestTimeout, TooLarge
+from vision_model_repo.api.routing import MATCH, RouteTable, match_of
+from vision_model_repo.errors import RequestTimeout, TooLarge
 
 logger = logging.getLogger(__name__)
 
-DOCUMENTATION_FILES = "/docs/files"
-DOCUMENTATION = frozenset({"/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 CLIENT_CLOSED = 499
 
 
-def _is_documentation(scope: Scope) -> bool:
-    path = path_of(scope)
-    return path in DOCUMENTATION or path.startswith(f"{DOCUMENTATION_FILES}/")
+class FindRoute:
+    """Finds the route of a request, its protocol and its policy, once for all layers inside."""
+
+    def __init__(self, app: ASGIApp, routes: RouteTable) -> None:
+        self.app = app
+        self._routes = routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            scope[MATCH] = self._routes.match(scope)
+        await self.app(scope, receive, send)
 
 
 class RequestLog:
@@ -72,9 +78,9 @@ class RequestLog:
 class Errors:
     """Answers what no route has caught: errors of the middleware inside, and our own faults."""
 
-    def __init__(self, app: ASGIApp, protocols: Protocols) -> None:
+    def __init__(self, app: ASGIApp, routes: RouteTable) -> None:
         self.app = app
-        self._protocols = protocols
+        self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -91,7 +97,7 @@ class Errors:
         except ClientDisconnect:
             return None
         except Exception as error:
-            response = self._protocols.write_error(refusal_of(error), scope)
+            response = self._routes.write_error(refusal_of(error), scope)
             if not answering:
                 await response(scope, receive, send)
 
@@ -103,14 +109,13 @@ class ApiKeys:
         keys: what `Authorization: Bearer` or `X-API-Key` may carry.
     """
 
-    def __init__(self, app: ASGIApp, protocols: Protocols, keys: Sequence[str]) -> None:
+    def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
         self.app = app
-        self._protocols = protocols
         # Digests have one length, so that comparing takes the same time for every guess.
         self._digests = [_digest(key) for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not _is_documentation(scope) and not self._protocols.is_open(scope):
+        if scope["type"] != "lifespan" and not match_of(scope).policy.open:
             given = _digest(_credential(Headers(scope=scope)))
             # No early end: which key matched must not show in the time.
             if not sum(hmac.compare_digest(given, known) for known in self._digests):
@@ -136,15 +141,14 @@ class RateLimit:
         callers: most callers remembered; the one that has been quiet for longest is forgotten.
     """
 
-    def __init__(self, app: ASGIApp, protocols: Protocols, per_minute: int, callers: int = 10_000) -> None:
+    def __init__(self, app: ASGIApp, per_minute: int, callers: int = 10_000) -> None:
         self.app = app
-        self._protocols = protocols
         self._capacity = float(per_minute)
         self._callers = callers
         self._buckets: OrderedDict[object, tuple[float, float]] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not _is_documentation(scope) and not self._protocols.is_open(scope):
+        if scope["type"] != "lifespan" and not match_of(scope).policy.open:
             caller = scope.get("state", {}).get("caller") or (scope.get("client") or ("",))[0]
             if wait := self._take(caller):
                 raise TooManyRequests(f"Too many requests. Try again in {wait} s.", retry_after=wait)
@@ -175,7 +179,6 @@ class BodyLimit:
     def __init__(
         self,
         app: ASGIApp,
-        protocols: Protocols,
         *,
         max_mb: int,
         max_video_mb: int,
@@ -183,7 +186,6 @@ class BodyLimit:
         pause_seconds: float,
     ) -> None:
         self.app = app
-        self._protocols = protocols
         self._max_mb, self._max_video_mb = max_mb, max(max_mb, max_video_mb)
         self._seconds, self._pause_seconds = seconds, pause_seconds
 
@@ -221,45 +223,28 @@ class BodyLimit:
 
     def _brings_video(self, scope: Scope, headers: Headers) -> bool:
         is_form = headers.get("content-type", "").lower().startswith("multipart/form-data")
-        return is_form and self._protocols.takes_video(scope)
+        return is_form and match_of(scope).policy.video
 
     def _refusal(self, scope: Scope, max_mb: int) -> TooLarge:
         advice = "Send fewer or smaller images."
-        if self._protocols.takes_video(scope):
+        if match_of(scope).policy.video:
             advice = "Send a shorter or smaller video."
             if max_mb < self._max_video_mb:
                 advice = f"Send the video as a file in a form, which may have {self._max_video_mb} MB, or as a URL."
         return TooLarge(f"The body is larger than {max_mb} MB. {advice}")
 
 
-class AdmitWork:
-    """Takes a place for every request that asks for work, before its body is read."""
+class Work:
+    """Takes a place for every request that is work, before its body is read, and cancels it when its client hangs
+    up, which frees its place in every queue."""
 
-    def __init__(self, app: ASGIApp, protocols: Protocols) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self.app = app
-        self._protocols = protocols
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not self._protocols.is_work(scope):
+        if scope["type"] != "http" or not match_of(scope).policy.work:
             return await self.app(scope, receive, send)
-        with scope["app"].state.engine.admission.enter():
-            return await self.app(scope, receive, send)
-
-
-class CancelOnDisconnect:
-    """Cancels work whose client has hung up, which frees its place in every queue."""
-
-    def __init__(self, app: ASGIApp, protocols: Protocols) -> None:
-        self.app = app
-        self._protocols = protocols
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not self._protocols.is_work(scope):
-            await self.app(scope, receive, send)
-            return
         body_read, gone = asyncio.Event(), asyncio.Event()
-        work = asyncio.current_task()
-        assert work is not None
 
         async def receive_body() -> Message:
             if body_read.is_set():
@@ -276,16 +261,7 @@ class CancelOnDisconnect:
             while (await receive())["type"] != "http.disconnect":
                 pass
             gone.set()
-            work.cancel()
 
-        watcher = asyncio.create_task(watch())
-        try:
-            await self.app(scope, receive_body, send)
-        except asyncio.CancelledError:
-            if not gone.is_set():
-                raise Busy("The server is shutting down. Try again in a moment.", retry_after=5) from None
-        finally:
-            watcher.cancel()
-            # Whoever cancelled this, an answer can still be sent.
-            while work.cancelling():
-                work.uncancel()
+        with scope["app"].state.engine.admission.enter():
+            async with cancelled_when_gone(watch):
+                return await self.app(scope, receive_body, send)

@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vision_model_repo.api.dependencies import cancelled_when_gone
 from vision_model_repo.api.errors import TooManyRequests, Unauthorized, refusal_of
+from vision_model_repo.api.protocols import Policy
 from vision_model_repo.api.routing import MATCH, RouteTable, match_of
 from vision_model_repo.errors import RequestTimeout, TooLarge
 
@@ -170,8 +171,9 @@ class BodyLimit:
     """Refuses bodies over a limit, by their declared length or as soon as they pass it, and those that dawdle.
 
     Args:
-        max_mb: largest body in MB.
+        max_mb: largest body in MB of a request that is work.
         max_video_mb: largest form where it may bring a video, which goes to disk, if that is more.
+        max_control_kb: largest body in KB of every other request.
         seconds: time for the whole body to arrive.
         pause_seconds: longest time without a piece of it.
     """
@@ -182,21 +184,23 @@ class BodyLimit:
         *,
         max_mb: int,
         max_video_mb: int,
+        max_control_kb: int,
         seconds: float,
         pause_seconds: float,
     ) -> None:
         self.app = app
         self._max_mb, self._max_video_mb = max_mb, max(max_mb, max_video_mb)
+        self._max_control_kb = max_control_kb
         self._seconds, self._pause_seconds = seconds, pause_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         headers = Headers(scope=scope)
-        max_mb = self._max_video_mb if self._brings_video(scope, headers) else self._max_mb
+        most, refusal = self._limit(match_of(scope).policy, headers)
         length = headers.get("content-length", "")
-        if length.isdecimal() and int(length[:20]) > max_mb * 2**20:
-            raise self._refusal(scope, max_mb)
+        if length.isdecimal() and int(length[:20]) > most:
+            raise refusal
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._seconds
         read, whole = 0, False
@@ -214,24 +218,26 @@ class BodyLimit:
                     f"The body did not arrive within {self._seconds:g} s, or paused for {self._pause_seconds:g} s."
                 ) from None
             read += len(message.get("body", b""))
-            if read > max_mb * 2**20:
-                raise self._refusal(scope, max_mb)
+            if read > most:
+                raise refusal
             whole = not message.get("more_body", False)
             return message
 
         return await self.app(scope, counted_receive, send)
 
-    def _brings_video(self, scope: Scope, headers: Headers) -> bool:
+    def _limit(self, policy: Policy, headers: Headers) -> tuple[int, TooLarge]:
+        """Most bytes of a body, and what a larger one is told."""
         is_form = headers.get("content-type", "").lower().startswith("multipart/form-data")
-        return is_form and match_of(scope).policy.video
-
-    def _refusal(self, scope: Scope, max_mb: int) -> TooLarge:
+        if not policy.work:
+            limit, advice = f"{self._max_control_kb} KB", "Requests to this path need no more; see MAX_CONTROL_BODY_KB."
+            return self._max_control_kb * 1024, TooLarge(f"The body is larger than {limit}. {advice}")
+        max_mb = self._max_video_mb if policy.video and is_form else self._max_mb
         advice = "Send fewer or smaller images."
-        if match_of(scope).policy.video:
+        if policy.video:
             advice = "Send a shorter or smaller video."
             if max_mb < self._max_video_mb:
                 advice = f"Send the video as a file in a form, which may have {self._max_video_mb} MB, or as a URL."
-        return TooLarge(f"The body is larger than {max_mb} MB. {advice}")
+        return max_mb * 2**20, TooLarge(f"The body is larger than {max_mb} MB. {advice}")
 
 
 class Work:

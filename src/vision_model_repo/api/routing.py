@@ -198,7 +198,7 @@ class RouteTable:
             same = zip(theirs, [*segments, ""], strict=False)
             spelling = "/".join(own if "{" in name and own else name for name, own in same)
             alike.setdefault(spelling, {}).setdefault(place.route.path, set()).update(place.methods)
-        close = difflib.get_close_matches(path, alike, n=1)
+        close = difflib.get_close_matches(path, alike, n=1, cutoff=0.7)
         if not close:
             return None
         name, methods = next(iter(alike[close[0]].items()))

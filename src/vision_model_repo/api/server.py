@@ -8,13 +8,13 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 
 from vision_model_repo import __version__
 from vision_model_repo.api import errors, middleware, openapi
 from vision_model_repo.api.ingrain.routes import INGRAIN
 from vision_model_repo.api.native.routes import NATIVE
 from vision_model_repo.api.openai.routes import OPENAI
+from vision_model_repo.api.origins import AllowedHosts, CrossSiteRequests, cors
 from vision_model_repo.api.pixano.routes import PIXANO
 from vision_model_repo.api.routing import RouteTable
 from vision_model_repo.deployments import read_config
@@ -85,13 +85,15 @@ def _middleware(settings: Settings, routes: RouteTable) -> list[Middleware]:
         Middleware(middleware.FindRoute, routes=routes),
         Middleware(middleware.RequestLog),
         Middleware(
-            CORSMiddleware,
-            allow_origins=settings.cors_origins,
+            cors,
+            settings.cors_origins,
             allow_methods=["*"],
             allow_headers=["*"],
             expose_headers=["X-Request-ID", "Retry-After", "X-Model-ID", "Server-Timing"],
         ),
         Middleware(middleware.Errors, routes=routes),
+        Middleware(AllowedHosts, settings.allowed_hosts),
+        Middleware(CrossSiteRequests, settings.cors_origins),
     ]
     if settings.api_keys:
         keys = [key.get_secret_value() for key in settings.api_keys]
@@ -104,6 +106,7 @@ def _middleware(settings: Settings, routes: RouteTable) -> list[Middleware]:
             middleware.BodyLimit,
             max_mb=settings.max_body_mb,
             max_video_mb=settings.max_video_mb,
+            max_control_kb=settings.max_control_body_kb,
             seconds=settings.request_timeout_seconds,
             pause_seconds=settings.body_pause_seconds,
         ),

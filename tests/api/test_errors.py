@@ -86,9 +86,10 @@ async def test_what_is_not_json_is_unprocessable(client: httpx.AsyncClient, body
     assert (response.status_code, response.json()["detail"][0]["type"]) == (422, "json_invalid")
 
 
-async def test_the_routers_own_answers_stay(client: httpx.AsyncClient) -> None:
-    assert (await client.get("/nowhere")).json() == {"detail": "Not Found"}
-    assert (await client.get("/models/load")).json() == {"detail": "Method Not Allowed"}
+async def test_what_no_route_answers_is_told_in_a_sentence(client: httpx.AsyncClient) -> None:
+    unknown, unusual = await client.get("/nowhere"), await client.get("/models/load")
+    assert unknown.json() == {"detail": "There is no path /nowhere. GET /docs lists all paths."}
+    assert unusual.json() == {"detail": "/models/load does not answer GET. It answers POST."}
 
 
 async def test_a_compressed_body_is_refused_by_what_it_is(client: httpx.AsyncClient) -> None:

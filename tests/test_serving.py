@@ -10,14 +10,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from vision_model_repo.demo.live import LiveServer, live_server
+from vision_model_repo.demo.live import ServerProcess, live_server
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = str(ROOT / "run_api_server.py")
 UVICORN = (sys.executable, "-m", "uvicorn", "vision_model_repo.api.server:app", "--port", "0")
 
 
-def healthy(server: LiveServer) -> bool:
+def healthy(server: ServerProcess) -> bool:
     return httpx.get(f"{server.url}/health", timeout=30).json()["status"] == "healthy"
 
 

@@ -4,7 +4,9 @@ ARGS ?=
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-PYTEST = $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
+# A process for each core. The tests of a file stay together, since they share servers and loaded models. They start
+# many processes, which read what others have compiled even where the environment forbids that.
+PYTEST = env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 .PHONY: install demo test test-all serve lint format bench generate clean
 
@@ -20,7 +22,6 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: install
 	$(BIN)/python -m vision_model_repo.demo.tour $(ARGS)
 
-# A process for each core. The tests of a file stay together, since they share servers and loaded models.
 test: install
 	$(PYTEST) $(ARGS)
 

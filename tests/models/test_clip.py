@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-from training.data import held_out
+from tests.support.scenes import held_out
 from vision_model_repo.demo.captions import caption, layout
 from vision_model_repo.engine.engine import Engine
 from vision_model_repo.errors import InvalidInput, NotFound

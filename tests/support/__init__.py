@@ -7,5 +7,5 @@
 4. `start_server` (fixture): the same with settings of its own, for one test.
 
 `raw_client.RawClient` sends bytes that no client's library would send. `hub.MockHub` is a Hugging Face hub without a
-network. `pictures` has pictures in the encodings that requests have.
+network. `pictures` has pictures in the encodings that requests have, `scenes` the rendered scenes of the evaluation.
 """

@@ -59,7 +59,7 @@ def contenders(
     """Starts our server, and then each of the peers that is installed, alone; gives the ways to ask it."""
     # Nobody's log has a line for each request.
     with our_server(cores=cores, command=DUMMY_APP, LOG_LEVEL="WARNING") as ours:
-        yield [*_our_ways(ours, pictures), _by_id(ours, pictures), *_our_ways(ours, bare, bare=True)]
+        yield [*our_ways(ours, pictures), _by_id(ours, pictures), *our_ways(ours, bare, bare=True)]
     probe = json_request("/json", {"image": encode_base64(bare[0])})
     for name in peers:
         package, module = PEERS[name]
@@ -75,7 +75,8 @@ def our_json(image: str | dict[str, str]) -> bytes:
     return json_request("/inference/dummy", {"images": [image], "prompts": ["object"]})
 
 
-def _our_ways(server: Server, pictures: Sequence[bytes], *, bare: bool = False) -> Iterator[Way]:
+def our_ways(server: Server, pictures: Sequence[bytes], *, bare: bool = False) -> Iterator[Way]:
+    """JSON and forms for the dummy model."""
     forms = [form_request("/inference/dummy/upload", picture, prompts="object") for picture in pictures]
     yield Way(OURS, "JSON", server, [our_json(encode_base64(picture)) for picture in pictures], bare)
     yield Way(OURS, "form", server, forms, bare)

@@ -64,7 +64,7 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 
 def request(method: str, path: str, body: bytes = b"", *, content_type: str = "", accept: str = "*/*") -> bytes:
     """An HTTP/1.1 request as it goes over the wire."""
-    lines = [f"{method} {path} HTTP/1.1", "Host: benchmark", f"Accept: {accept}", f"Content-Length: {len(body)}"]
+    lines = [f"{method} {path} HTTP/1.1", "Host: localhost", f"Accept: {accept}", f"Content-Length: {len(body)}"]
     if content_type:
         lines.append(f"Content-Type: {content_type}")
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body

@@ -5,6 +5,7 @@ same bytes parsed and decoded in a loop, with nothing around it, on the server's
 the servers and after them.
 
 python -m benchmarks.overhead
+python -m benchmarks.overhead --before ../another-checkout --rounds 15
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
+from pathlib import Path
 
+from benchmarks.before import compare
 from benchmarks.contenders import OURS, PEERS, Way, contenders, encode_base64, our_json
 from benchmarks.pictures import padded_photographs, photographs
 from benchmarks.report import at_least, at_most, print_table
@@ -40,9 +43,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--idle-seconds", type=float, default=5.0)
     parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=PEERS, help="other servers, where installed")
+    parser.add_argument("--before", type=Path, help="a checkout of another commit: only compare with that")
     options = parser.parse_args()
     server_cores, client_cores = halves()
     pictures = photographs(8)
+    if options.before is not None:
+        with on_cores(client_cores):
+            rounds, seconds = options.rounds, options.seconds
+            compare(options.before, server_cores, pictures, padded_photographs(8), rounds=rounds, seconds=seconds)
+        return
     floors: dict[str, list[float]] = {"JSON": [], "form": []}
     ways: list[Way] = []
     idle = float("nan")

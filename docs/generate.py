@@ -13,8 +13,10 @@ from typing import Any, get_args
 
 from fastapi import FastAPI
 from pydantic.fields import FieldInfo
+from starlette.routing import Route
 
-from vision_model_repo.api.protocols import Protocol
+from vision_model_repo.api.protocols import Policy, Protocol
+from vision_model_repo.api.router import policy_of
 from vision_model_repo.api.server import PROTOCOLS
 from vision_model_repo.models.catalog import BUILT_IN, Catalog
 from vision_model_repo.models.names import PACKAGES
@@ -113,31 +115,44 @@ def model_list() -> str:
 
 
 def path_table() -> str:
-    """Every path, who answers it at the root, and under which prefixes it is as well."""
+    """Every path, who answers it at the root, under which prefixes it is as well, and its policy."""
     spoken = {protocol.name: _described(protocol) for protocol in PROTOCOLS}
     lines = [
         "# Paths\n",
         "Every protocol is under its prefix. At the root a path belongs to the first that has it, of "
         f"{', '.join(spoken)}; `ROOT_PROTOCOL`, or `serve --protocol NAME`, puts another one first. `/docs` describes "
-        "all of them.\n",
-        "| path | at the root | under | what it does |",
-        "| --- | --- | --- | --- |",
+        "all of them. A slash too many or too few makes no difference, but between two paths of this table.\n",
+        "*Key*: whether API_KEYS and RATE_LIMIT_PER_MINUTE count. *Place*: whether the request takes one of "
+        "MAX_PENDING_REQUESTS, is answered 503 when all are taken, and is cancelled when its client hangs up; *video*: "
+        "and may bring a file of MAX_VIDEO_MB. *Scope*: what a caller does with it.\n",
+        "| path | at the root | under | key | place | scope | what it does |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for path in dict.fromkeys(path for paths in spoken.values() for path in paths):
         names = [name for name, paths in spoken.items() if path in paths]
         prefixes = ", ".join(f"`/{name}`" for name in names)
-        lines.append(f"| `{path}` | {names[0]} | {prefixes} | {spoken[names[0]][path]} |")
+        summary, policy = spoken[names[0]][path]
+        key, place = "" if policy.open else "yes", "video" if policy.video else "yes" if policy.work else ""
+        lines.append(f"| `{path}` | {names[0]} | {prefixes} | {key} | {place} | {policy.scope} | {summary} |")
     return "\n".join(lines) + "\n"
 
 
-def _described(protocol: Protocol) -> dict[str, str]:
-    """What a protocol's paths do, by method and path."""
+def _described(protocol: Protocol) -> dict[str, tuple[str, Policy]]:
+    """What a protocol's paths do, and their policies, by method and path."""
     app = FastAPI()
-    app.include_router(protocol.router(Catalog(BUILT_IN)))
+    router = protocol.router(Catalog(BUILT_IN))
+    app.include_router(router)
+    policies = {
+        f"{method} {route.path}": policy_of(route)
+        for route in router.routes
+        if isinstance(route, Route)
+        for method in route.methods or ()
+    }
     return {
-        f"{method.upper()} {path}": described["summary"]
+        name: (described["summary"], policies[name])
         for path, methods in app.openapi()["paths"].items()
         for method, described in methods.items()
+        for name in [f"{method.upper()} {path}"]
     }
 
 

@@ -33,7 +33,18 @@ class Settings(BaseSettings):
         examples=["models.toml"],
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe level logged.")
-    cors_origins: CommaList = Field(("*",), description="Origins that browsers may call from, comma separated.")
+    cors_origins: CommaList = Field(
+        ("localhost",),
+        description="Origins of web pages that may use the server beside its own, comma separated; `localhost` stands "
+        "for every port of this machine, `*` lets every page on the web use it.",
+        examples=["localhost,https://annotate.example"],
+    )
+    allowed_hosts: CommaList = Field(
+        (),
+        description="Names under which the server is reached, comma separated, beside localhost, IP addresses and the "
+        "machine's own name; `*.example.com` stands for every name of a domain, `*` for every name.",
+        examples=["vision.example.com"],
+    )
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (),
         description="Keys that callers must send as `Authorization: Bearer KEY` or `X-API-Key: KEY`, comma separated; "
@@ -142,6 +153,9 @@ class Settings(BaseSettings):
     max_body_mb: int = Field(
         128, ge=1, description="Largest request body in MB; a form that brings a video file may have MAX_VIDEO_MB."
     )
+    max_control_body_kb: int = Field(
+        256, ge=1, description="Largest body in KB of a request that brings no image and asks for no inference."
+    )
     max_images: int = Field(64, ge=1, description="Most images in one request.")
     max_image_pixels: int = Field(
         64_000_000, ge=1, description="Most pixels of one image, checked before it is decoded."
@@ -211,7 +225,10 @@ class Settings(BaseSettings):
     max_job_results_mb: int = Field(512, ge=1, description="Memory for the results of finished jobs in MB.")
     job_ttl_seconds: float = Field(3600.0, gt=0, description="Time for which a finished job is remembered.")
 
-    @field_validator("cors_origins", "api_keys", "allowed_model_ids", "preload_models", "media_roots", mode="before")
+    @field_validator(
+        *("cors_origins", "allowed_hosts", "api_keys", "allowed_model_ids", "preload_models", "media_roots"),
+        mode="before",
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

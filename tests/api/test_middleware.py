@@ -8,23 +8,31 @@ import logging
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 import requests
-from starlette.types import Message, Receive, Scope, Send
+from fastapi import FastAPI, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tests.api.conftest import IMAGE, LiveServer, Serve, engine_of
 from tests.api.stand_ins import GATE, SEEN
-from vision_model_repo.api.middleware import CancelOnDisconnect, Errors, RateLimit
+from vision_model_repo.api.dependencies import admitted
+from vision_model_repo.api.middleware import Errors, FindRoute, RateLimit, Work
 from vision_model_repo.api.native.routes import NATIVE
-from vision_model_repo.api.protocols import Protocols
+from vision_model_repo.api.routing import RouteTable
+from vision_model_repo.engine.admission import Admission
+from vision_model_repo.errors import NotFound
+from vision_model_repo.models.catalog import BUILT_IN, Catalog
 
 URL = "/inference/detector"
+WORK = "/inference/sam3"
 BODY = {"images": [IMAGE], "prompts": ["a"]}
 JSON = {"content-type": "application/json"}
-PLACES = Protocols((NATIVE,), "native")
+ROUTES = RouteTable((NATIVE,), "native")
+ROUTES.install(FastAPI(), Catalog(BUILT_IN))
 LOG = "vision_model_repo.api.middleware"
 
 ServeLive = Callable[..., LiveServer]
@@ -122,14 +130,14 @@ async def test_keys_are_counted_apart(serve: Serve) -> None:
 def test_tokens_come_back_with_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    limit = RateLimit(lambda *_: asyncio.sleep(0), PLACES, per_minute=60)
+    limit = RateLimit(lambda *_: asyncio.sleep(0), per_minute=60)
     assert [limit._take("a") for _ in range(61)] == [0] * 60 + [1]
     now = 1.5
     assert [limit._take("a"), limit._take("a")] == [0, 1]
 
 
 def test_the_table_of_callers_is_bounded() -> None:
-    limit = RateLimit(lambda *_: asyncio.sleep(0), PLACES, per_minute=1, callers=100)
+    limit = RateLimit(lambda *_: asyncio.sleep(0), per_minute=1, callers=100)
     for caller in range(1000):
         limit._take(caller)
     assert len(limit._buckets) == 100
@@ -155,7 +163,15 @@ async def test_a_declared_body_over_the_limit_is_refused_unread(serve: Serve) ->
         assert absurd.status_code == 413
 
 
-@pytest.mark.parametrize("path", [URL, f"{URL}/upload", "/jobs/submit/detector", "/models/load"])
+async def test_what_brings_no_image_may_have_kilobytes(client: httpx.AsyncClient) -> None:
+    body = b'{"model_type": "' + b"x" * 300_000 + b'"}'
+    for path in ("/models/load", "/models/unload", "/v1/models", "/load_model", "/nowhere", "/health"):
+        refused = await client.post(path, content=body, headers=JSON)
+        assert (refused.status_code, "256 KB" in refused.text) == (413, True), path
+    assert (await client.post("/models/load", content=body[-200_000:], headers=JSON)).status_code == 422
+
+
+@pytest.mark.parametrize("path", [URL, f"{URL}/upload", "/jobs/submit/detector"])
 def test_a_body_over_the_limit_is_refused_while_it_streams(serve_live: ServeLive, path: str) -> None:
     def chunks() -> Iterator[bytes]:
         yield (
@@ -246,8 +262,9 @@ def test_a_client_that_hangs_up_in_the_middle_of_its_body_is_no_error(
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
-async def run(app: CancelOnDisconnect, *messages: Message, then: Message | None = None) -> list[Message]:
-    """Calls an application with these messages, then another when it is awaited or silence; gives what it sent."""
+async def run(work: ASGIApp, *messages: Message, then: Message | None = None, path: str = WORK) -> list[Message]:
+    """Calls work inside the layers that cancel it and tell its errors, with these messages, then another when it is
+    awaited or silence; gives what it sent."""
     inbox, sent = list(messages), []
 
     async def receive() -> Message:
@@ -260,28 +277,55 @@ async def run(app: CancelOnDisconnect, *messages: Message, then: Message | None 
     async def send(message: Message) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": "POST", "path": URL, "headers": []}
-    await app(scope, receive, send)
+    app = FastAPI()
+    app.state.engine = SimpleNamespace(admission=Admission(1))
+    scope = {"type": "http", "method": "POST", "path": path, "headers": [], "app": app}
+    await FindRoute(Errors(Work(work), ROUTES), ROUTES)(scope, receive, send)
+    assert app.state.engine.admission.inside == 0
     return sent
 
 
 END = {"type": "http.request", "body": b"b", "more_body": False}
+GONE = {"type": "http.disconnect"}
 
 
-async def test_work_is_cancelled_at_once_when_its_client_is_gone() -> None:
+@pytest.mark.parametrize("by_its_body", [False, True], ids=["the route is work", "the body says so"])
+async def test_work_is_cancelled_at_once_when_its_client_is_gone(by_its_body: bool) -> None:
     outcome = []
 
-    async def work(scope: Scope, receive: Receive, send: Send) -> None:
+    async def sleep() -> None:
         try:
-            await receive()
             await asyncio.sleep(30)
         except asyncio.CancelledError:
             outcome.append("cancelled")
             raise
 
+    async def work(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await sleep()
+
+    async def work_by_its_body(scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        await request.body()
+        async with admitted(request):
+            assert scope["app"].state.engine.admission.inside == 1
+            await sleep()
+
     started = time.monotonic()
-    assert await run(CancelOnDisconnect(work, PLACES), END, then={"type": "http.disconnect"}) == []
+    if by_its_body:
+        assert await run(work_by_its_body, END, then=GONE, path="/models/load") == []
+    else:
+        assert await run(work, END, then=GONE) == []
     assert outcome == ["cancelled"] and time.monotonic() - started < 5
+
+
+async def test_work_that_its_body_tells_of_is_refused_when_every_place_is_taken() -> None:
+    async def work(scope: Scope, receive: Receive, send: Send) -> None:
+        # The layer outside has the one place.
+        async with admitted(Request(scope, receive)):
+            raise AssertionError("it has no place")
+
+    assert (await run(work, END))[0]["status"] == 503
 
 
 async def test_work_that_ends_is_not_kept_waiting_for_its_client() -> None:
@@ -289,15 +333,15 @@ async def test_work_that_ends_is_not_kept_waiting_for_its_client() -> None:
         body = await receive()
         await send({"type": "answer", "body": body["body"]})
 
-    assert await run(CancelOnDisconnect(work, PLACES), END) == [{"type": "answer", "body": b"b"}]
+    assert await run(work, END) == [{"type": "answer", "body": b"b"}]
 
 
 async def test_an_error_of_the_work_gets_through() -> None:
     async def work(scope: Scope, receive: Receive, send: Send) -> None:
-        raise KeyError("x")
+        raise NotFound("no such thing")
 
-    with pytest.raises(KeyError):
-        await run(CancelOnDisconnect(work, PLACES), END)
+    head, _ = await run(work, END)
+    assert head["status"] == 404
 
 
 async def test_work_that_the_server_gives_up_is_answered() -> None:
@@ -305,7 +349,7 @@ async def test_work_that_the_server_gives_up_is_answered() -> None:
         await receive()
         await asyncio.sleep(30)
 
-    request = asyncio.create_task(run(Errors(CancelOnDisconnect(work, PLACES), PLACES), END))  # type: ignore[arg-type]
+    request = asyncio.create_task(run(work, END))
     await asyncio.sleep(0.05)
     request.cancel()
     head, _ = await request
@@ -317,5 +361,4 @@ async def test_work_that_was_cancelled_from_within_is_answered() -> None:
         await receive()
         raise asyncio.CancelledError
 
-    sent = await run(Errors(CancelOnDisconnect(work, PLACES), PLACES), END)  # type: ignore[arg-type]
-    assert sent[0]["status"] == 503
+    assert (await run(work, END))[0]["status"] == 503

@@ -16,7 +16,14 @@ from vision_model_repo.settings import Settings
 
 def settings_of(**changes: Any) -> Settings:
     """Settings that do not depend on this machine's environment."""
-    values: dict[str, Any] = {"device": "cpu", "hf_hub_offline": True, "shutdown_grace_seconds": 5.0, **changes}
+    values: dict[str, Any] = {
+        "device": "cpu",
+        "hf_hub_offline": True,
+        "shutdown_grace_seconds": 5.0,
+        # The host of in-process clients.
+        "allowed_hosts": ("x",),
+        **changes,
+    }
     return Settings(_env_file=None, **values)  # pyright: ignore[reportCallIssue]
 
 

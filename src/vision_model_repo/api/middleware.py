@@ -1,7 +1,7 @@
-"""What happens around every request, as plain ASGI: log, errors, keys, rates, body size, admission, disconnects.
+"""What happens around every request, as plain ASGI: route, log, errors, keys, rates, body size, work.
 
 Each class wraps the next one. `server.create_app` puts them in order; the outermost comes first:
-log > CORS > errors > keys > rate > body size > admission > disconnect > routes.
+route > log > CORS > errors > keys > rate > body size > work > endpoint.
 """
 
 from __future__ import annotations
@@ -22,22 +22,29 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from vision_model_repo.api.dependencies import cancelled_when_gone
 from vision_model_repo.api.errors import TooManyRequests, Unauthorized, refusal_of
-from vision_model_repo.api.protocols import Protocols
-from vision_model_repo.api.routing import path_of
-from vision_model_repo.errors import Busy, RequestTimeout, TooLarge
+from vision_model_repo.api.protocols import Policy
+from vision_model_repo.api.routing import MATCH, RouteTable, match_of
+from vision_model_repo.errors import RequestTimeout, TooLarge
 
 logger = logging.getLogger(__name__)
 
-DOCUMENTATION_FILES = "/docs/files"
-DOCUMENTATION = frozenset({"/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 CLIENT_CLOSED = 499
 
 
-def _is_documentation(scope: Scope) -> bool:
-    path = path_of(scope)
-    return path in DOCUMENTATION or path.startswith(f"{DOCUMENTATION_FILES}/")
+class FindRoute:
+    """Finds the route of a request, its protocol and its policy, once for all layers inside."""
+
+    def __init__(self, app: ASGIApp, routes: RouteTable) -> None:
+        self.app = app
+        self._routes = routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            scope[MATCH] = self._routes.match(scope)
+        await self.app(scope, receive, send)
 
 
 class RequestLog:
@@ -72,9 +79,9 @@ class RequestLog:
 class Errors:
     """Answers what no route has caught: errors of the middleware inside, and our own faults."""
 
-    def __init__(self, app: ASGIApp, protocols: Protocols) -> None:
+    def __init__(self, app: ASGIApp, routes: RouteTable) -> None:
         self.app = app
-        self._protocols = protocols
+        self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -91,7 +98,7 @@ class Errors:
         except ClientDisconnect:
             return None
         except Exception as error:
-            response = self._protocols.write_error(refusal_of(error), scope)
+            response = self._routes.write_error(refusal_of(error), scope)
             if not answering:
                 await response(scope, receive, send)
 
@@ -103,14 +110,13 @@ class ApiKeys:
         keys: what `Authorization: Bearer` or `X-API-Key` may carry.
     """
 
-    def __init__(self, app: ASGIApp, protocols: Protocols, keys: Sequence[str]) -> None:
+    def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
         self.app = app
-        self._protocols = protocols
         # Digests have one length, so that comparing takes the same time for every guess.
         self._digests = [_digest(key) for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not _is_documentation(scope) and not self._protocols.is_open(scope):
+        if scope["type"] != "lifespan" and not match_of(scope).policy.open:
             given = _digest(_credential(Headers(scope=scope)))
             # No early end: which key matched must not show in the time.
             if not sum(hmac.compare_digest(given, known) for known in self._digests):
@@ -136,15 +142,14 @@ class RateLimit:
         callers: most callers remembered; the one that has been quiet for longest is forgotten.
     """
 
-    def __init__(self, app: ASGIApp, protocols: Protocols, per_minute: int, callers: int = 10_000) -> None:
+    def __init__(self, app: ASGIApp, per_minute: int, callers: int = 10_000) -> None:
         self.app = app
-        self._protocols = protocols
         self._capacity = float(per_minute)
         self._callers = callers
         self._buckets: OrderedDict[object, tuple[float, float]] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not _is_documentation(scope) and not self._protocols.is_open(scope):
+        if scope["type"] != "lifespan" and not match_of(scope).policy.open:
             caller = scope.get("state", {}).get("caller") or (scope.get("client") or ("",))[0]
             if wait := self._take(caller):
                 raise TooManyRequests(f"Too many requests. Try again in {wait} s.", retry_after=wait)
@@ -166,8 +171,9 @@ class BodyLimit:
     """Refuses bodies over a limit, by their declared length or as soon as they pass it, and those that dawdle.
 
     Args:
-        max_mb: largest body in MB.
+        max_mb: largest body in MB of a request that is work.
         max_video_mb: largest form where it may bring a video, which goes to disk, if that is more.
+        max_control_kb: largest body in KB of every other request.
         seconds: time for the whole body to arrive.
         pause_seconds: longest time without a piece of it.
     """
@@ -175,26 +181,26 @@ class BodyLimit:
     def __init__(
         self,
         app: ASGIApp,
-        protocols: Protocols,
         *,
         max_mb: int,
         max_video_mb: int,
+        max_control_kb: int,
         seconds: float,
         pause_seconds: float,
     ) -> None:
         self.app = app
-        self._protocols = protocols
         self._max_mb, self._max_video_mb = max_mb, max(max_mb, max_video_mb)
+        self._max_control_kb = max_control_kb
         self._seconds, self._pause_seconds = seconds, pause_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         headers = Headers(scope=scope)
-        max_mb = self._max_video_mb if self._brings_video(scope, headers) else self._max_mb
+        most, refusal = self._limit(match_of(scope).policy, headers)
         length = headers.get("content-length", "")
-        if length.isdecimal() and int(length[:20]) > max_mb * 2**20:
-            raise self._refusal(scope, max_mb)
+        if length.isdecimal() and int(length[:20]) > most:
+            raise refusal
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._seconds
         read, whole = 0, False
@@ -212,54 +218,39 @@ class BodyLimit:
                     f"The body did not arrive within {self._seconds:g} s, or paused for {self._pause_seconds:g} s."
                 ) from None
             read += len(message.get("body", b""))
-            if read > max_mb * 2**20:
-                raise self._refusal(scope, max_mb)
+            if read > most:
+                raise refusal
             whole = not message.get("more_body", False)
             return message
 
         return await self.app(scope, counted_receive, send)
 
-    def _brings_video(self, scope: Scope, headers: Headers) -> bool:
+    def _limit(self, policy: Policy, headers: Headers) -> tuple[int, TooLarge]:
+        """Most bytes of a body, and what a larger one is told."""
         is_form = headers.get("content-type", "").lower().startswith("multipart/form-data")
-        return is_form and self._protocols.takes_video(scope)
-
-    def _refusal(self, scope: Scope, max_mb: int) -> TooLarge:
+        if not policy.work:
+            limit, advice = f"{self._max_control_kb} KB", "Requests to this path need no more; see MAX_CONTROL_BODY_KB."
+            return self._max_control_kb * 1024, TooLarge(f"The body is larger than {limit}. {advice}")
+        max_mb = self._max_video_mb if policy.video and is_form else self._max_mb
         advice = "Send fewer or smaller images."
-        if self._protocols.takes_video(scope):
+        if policy.video:
             advice = "Send a shorter or smaller video."
             if max_mb < self._max_video_mb:
                 advice = f"Send the video as a file in a form, which may have {self._max_video_mb} MB, or as a URL."
-        return TooLarge(f"The body is larger than {max_mb} MB. {advice}")
+        return max_mb * 2**20, TooLarge(f"The body is larger than {max_mb} MB. {advice}")
 
 
-class AdmitWork:
-    """Takes a place for every request that asks for work, before its body is read."""
+class Work:
+    """Takes a place for every request that is work, before its body is read, and cancels it when its client hangs
+    up, which frees its place in every queue."""
 
-    def __init__(self, app: ASGIApp, protocols: Protocols) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self.app = app
-        self._protocols = protocols
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not self._protocols.is_work(scope):
+        if scope["type"] != "http" or not match_of(scope).policy.work:
             return await self.app(scope, receive, send)
-        with scope["app"].state.engine.admission.enter():
-            return await self.app(scope, receive, send)
-
-
-class CancelOnDisconnect:
-    """Cancels work whose client has hung up, which frees its place in every queue."""
-
-    def __init__(self, app: ASGIApp, protocols: Protocols) -> None:
-        self.app = app
-        self._protocols = protocols
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not self._protocols.is_work(scope):
-            await self.app(scope, receive, send)
-            return
         body_read, gone = asyncio.Event(), asyncio.Event()
-        work = asyncio.current_task()
-        assert work is not None
 
         async def receive_body() -> Message:
             if body_read.is_set():
@@ -276,16 +267,7 @@ class CancelOnDisconnect:
             while (await receive())["type"] != "http.disconnect":
                 pass
             gone.set()
-            work.cancel()
 
-        watcher = asyncio.create_task(watch())
-        try:
-            await self.app(scope, receive_body, send)
-        except asyncio.CancelledError:
-            if not gone.is_set():
-                raise Busy("The server is shutting down. Try again in a moment.", retry_after=5) from None
-        finally:
-            watcher.cancel()
-            # Whoever cancelled this, an answer can still be sent.
-            while work.cancelling():
-                work.uncancel()
+        with scope["app"].state.engine.admission.enter():
+            async with cancelled_when_gone(watch):
+                return await self.app(scope, receive_body, send)

@@ -8,15 +8,15 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 
 from vision_model_repo import __version__
 from vision_model_repo.api import errors, middleware, openapi
 from vision_model_repo.api.ingrain.routes import INGRAIN
 from vision_model_repo.api.native.routes import NATIVE
 from vision_model_repo.api.openai.routes import OPENAI
+from vision_model_repo.api.origins import AllowedHosts, CrossSiteRequests, cors
 from vision_model_repo.api.pixano.routes import PIXANO
-from vision_model_repo.api.protocols import Protocols
+from vision_model_repo.api.routing import RouteTable
 from vision_model_repo.deployments import read_config
 from vision_model_repo.engine.engine import Engine
 from vision_model_repo.models.catalog import Catalog
@@ -24,6 +24,7 @@ from vision_model_repo.serving import OneProcess, log_somewhere
 from vision_model_repo.settings import Settings
 
 PROTOCOLS = (NATIVE, INGRAIN, OPENAI, PIXANO)
+DOCUMENTATION_FILES = "/docs/files"
 DESCRIPTION = """
 Segmentation, detection, depth and features of images, by prompt, over HTTP.
 
@@ -50,7 +51,7 @@ def create_app(settings: Settings | None = None, *, catalog: Catalog | None = No
     if unknown := [name for name in (*settings.preload_models, *settings.default_model_ids) if name not in catalog]:
         known = ", ".join(spec.model_type for spec in catalog.values())
         raise ValueError(f"Settings name models that there are not: {', '.join(unknown)}. There are: {known}.")
-    protocols = Protocols(PROTOCOLS, settings.root_protocol)
+    routes = RouteTable(PROTOCOLS, settings.root_protocol)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -64,50 +65,52 @@ def create_app(settings: Settings | None = None, *, catalog: Catalog | None = No
 
     # FastAPI's own pages load their scripts from the internet, which a server need not reach.
     app = FastAPIOffline(
-        static_url=middleware.DOCUMENTATION_FILES,
+        static_url=DOCUMENTATION_FILES,
         title="Vision Models API",
         version=__version__,
         description=DESCRIPTION,
         lifespan=lifespan,
-        middleware=_middleware(settings, protocols),
+        middleware=_middleware(settings, routes),
     )
-    protocols.install(app, catalog)
-    errors.install(app, protocols.write_error)
+    routes.install(app, catalog)
+    errors.install(app, routes.write_error)
     openapi.install(app, secured=bool(settings.api_keys))
     return app
 
 
-def _middleware(settings: Settings, protocols: Protocols) -> list[Middleware]:
+def _middleware(settings: Settings, routes: RouteTable) -> list[Middleware]:
     """Outermost first. CORS comes before errors and keys: a browser must be able to read a refusal."""
     layers = [
         Middleware(OneProcess),
+        Middleware(middleware.FindRoute, routes=routes),
         Middleware(middleware.RequestLog),
         Middleware(
-            CORSMiddleware,
-            allow_origins=settings.cors_origins,
+            cors,
+            settings.cors_origins,
             allow_methods=["*"],
             allow_headers=["*"],
             expose_headers=["X-Request-ID", "Retry-After", "X-Model-ID", "Server-Timing"],
         ),
-        Middleware(middleware.Errors, protocols=protocols),
+        Middleware(middleware.Errors, routes=routes),
+        Middleware(AllowedHosts, settings.allowed_hosts),
+        Middleware(CrossSiteRequests, settings.cors_origins),
     ]
     if settings.api_keys:
         keys = [key.get_secret_value() for key in settings.api_keys]
-        layers.append(Middleware(middleware.ApiKeys, protocols=protocols, keys=keys))
+        layers.append(Middleware(middleware.ApiKeys, keys=keys))
     if settings.rate_limit_per_minute:
-        layers.append(Middleware(middleware.RateLimit, protocols=protocols, per_minute=settings.rate_limit_per_minute))
+        layers.append(Middleware(middleware.RateLimit, per_minute=settings.rate_limit_per_minute))
     return [
         *layers,
         Middleware(
             middleware.BodyLimit,
-            protocols=protocols,
             max_mb=settings.max_body_mb,
             max_video_mb=settings.max_video_mb,
+            max_control_kb=settings.max_control_body_kb,
             seconds=settings.request_timeout_seconds,
             pause_seconds=settings.body_pause_seconds,
         ),
-        Middleware(middleware.AdmitWork, protocols=protocols),
-        Middleware(middleware.CancelOnDisconnect, protocols=protocols),
+        Middleware(middleware.Work),
     ]
 
 

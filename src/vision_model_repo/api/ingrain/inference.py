@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from numpy.typing import NDArray
 
 from vision_model_repo.api.dependencies import engine_of
@@ -26,7 +26,8 @@ from vision_model_repo.api.ingrain.schemas import (
     Vectors,
 )
 from vision_model_repo.api.openapi import request_body
-from vision_model_repo.api.routing import DirectRoute
+from vision_model_repo.api.protocols import INFER
+from vision_model_repo.api.router import DirectRoute, Router
 from vision_model_repo.api.wire import write_object
 from vision_model_repo.engine.engine import Engine
 from vision_model_repo.errors import InvalidInput
@@ -36,7 +37,7 @@ from vision_model_repo.tasks.embedding import shorten
 
 Array = NDArray[np.float32]
 
-router = APIRouter(tags=["ingrain"], responses=describe(400, 401, 413, 422, 429, 503, 504), route_class=DirectRoute)
+router = Router(tags=["ingrain"], responses=describe(400, 401, 413, 422, 429, 503, 504), route_class=DirectRoute)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,13 @@ for path, endpoint, body, answer in (
     ("/classify_image", classify_image, IngrainClassification, IngrainProbabilities),
 ):
     router.add_api_route(
-        path, endpoint, methods=["POST"], response_model=answer, openapi_extra=request_body(body), name=path[1:]
+        path,
+        endpoint,
+        methods=["POST"],
+        policy=INFER,
+        response_model=answer,
+        openapi_extra=request_body(body),
+        name=path[1:],
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import numpy as np
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 
 from vision_model_repo.api.dependencies import EngineDependency
 from vision_model_repo.api.embedding import embed
@@ -23,6 +23,8 @@ from vision_model_repo.api.ingrain.schemas import (
     RepositoryModels,
 )
 from vision_model_repo.api.openapi import request_body
+from vision_model_repo.api.protocols import INFER, MANAGE, READ
+from vision_model_repo.api.router import Router
 from vision_model_repo.engine.engine import Engine
 from vision_model_repo.models.catalog import ModelSpec
 from vision_model_repo.tasks.classification import ClassificationRequest
@@ -32,17 +34,17 @@ BLANK = np.zeros((32, 32, 3), np.uint8)
 
 Name = Annotated[str, Query(description="Model name, as it was loaded.", examples=["intfloat/e5-small-v2"])]
 
-router = APIRouter(tags=["ingrain models"], responses=describe(400, 401, 422, 429))
+router = Router(tags=["ingrain models"], responses=describe(400, 401, 422, 429))
 
 
-@router.post("/load_model", openapi_extra=request_body(IngrainLoad), responses=describe(403, 503, 507))
+@router.post("/load_model", policy=MANAGE, openapi_extra=request_body(IngrainLoad), responses=describe(403, 503, 507))
 async def load_model(request: Request, engine: EngineDependency) -> IngrainMessage:
     """Loads a model under its own name, from the hub, its cache or a folder."""
     body = await read_body(request, IngrainLoad)
     return IngrainMessage(message=await models.load_model(engine.manager, body.name, body.library))
 
 
-@router.post("/unload_model", openapi_extra=request_body(Named), responses=describe(404))
+@router.post("/unload_model", policy=MANAGE, openapi_extra=request_body(Named), responses=describe(404))
 async def unload_model(request: Request, engine: EngineDependency) -> IngrainMessage:
     """Takes a model out of memory after its requests in flight. It stays in the repository."""
     name = (await read_body(request, Named)).name
@@ -50,7 +52,7 @@ async def unload_model(request: Request, engine: EngineDependency) -> IngrainMes
     return IngrainMessage(message=f"Model {name} unloaded successfully.")
 
 
-@router.delete("/delete_model", openapi_extra=request_body(Named), responses=describe(404))
+@router.delete("/delete_model", policy=MANAGE, openapi_extra=request_body(Named), responses=describe(404))
 async def delete_model(request: Request, engine: EngineDependency) -> IngrainMessage:
     """Takes a model out of memory and out of the repository."""
     name = (await read_body(request, Named)).name
@@ -58,19 +60,19 @@ async def delete_model(request: Request, engine: EngineDependency) -> IngrainMes
     return IngrainMessage(message=f"Model {name} deleted successfully.")
 
 
-@router.get("/loaded_models")
+@router.get("/loaded_models", policy=READ)
 async def loaded_models(engine: EngineDependency) -> LoadedModels:
     """Lists the models in memory."""
     return LoadedModels(models=models.loaded_models(engine.manager))
 
 
-@router.get("/repository_models")
+@router.get("/repository_models", policy=READ)
 async def repository_models(engine: EngineDependency) -> RepositoryModels:
     """Lists the models that the server knows by name, in memory or not."""
     return RepositoryModels(models=models.repository_models(engine.manager))
 
 
-@router.get("/model_embedding_size", responses=describe(404))
+@router.get("/model_embedding_size", policy=INFER, responses=describe(404))
 async def model_embedding_size(engine: EngineDependency, name: Name) -> EmbeddingSize:
     """Tells how many components a model's vectors have."""
     spec = _model(engine, name)
@@ -80,7 +82,7 @@ async def model_embedding_size(engine: EngineDependency, name: Name) -> Embeddin
     return EmbeddingSize(embedding_size=size)
 
 
-@router.get("/model_classification_labels", responses=describe(404))
+@router.get("/model_classification_labels", policy=INFER, responses=describe(404))
 async def model_classification_labels(engine: EngineDependency, name: Name) -> ClassificationLabels:
     """Names the classes of a classifier."""
     spec = _model(engine, name)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 from pydantic import BaseModel, Field
 
 from vision_model_repo import __version__
 from vision_model_repo.api.dependencies import EngineDependency
+from vision_model_repo.api.protocols import OPEN
+from vision_model_repo.api.router import Router
 from vision_model_repo.engine.devices import device_memory, gpu_memory
 
 GIGABYTE = 2**30
 RETRY_SECONDS = 5
 """After which another look at `/ready` is worth it."""
 
-router = APIRouter(tags=["health"])
+router = Router(tags=["health"])
 
 
 class Welcome(BaseModel):
@@ -49,15 +51,17 @@ class Readiness(BaseModel):
     failed: dict[str, str] = Field(description="Why a model type could not be loaded.", examples=[{}])
 
 
-@router.get("/")
-@router.head("/", include_in_schema=False)
+@router.get("/", policy=OPEN)
+@router.head("/", policy=OPEN, include_in_schema=False)
 async def root() -> Welcome:
     """Names the API and its version."""
     return Welcome(message="Vision Models API", version=__version__, docs="/docs")
 
 
-@router.head("/health", include_in_schema=False)
-@router.get("/health", responses={503: {"model": Health, "description": "The thread of a device has died."}})
+@router.head("/health", policy=OPEN, include_in_schema=False)
+@router.get(
+    "/health", policy=OPEN, responses={503: {"model": Health, "description": "The thread of a device has died."}}
+)
 async def health(engine: EngineDependency, response: Response) -> Health:
     """Answers within milliseconds, whatever the models are doing."""
     gpu = gpu_memory()
@@ -72,9 +76,11 @@ async def health(engine: EngineDependency, response: Response) -> Health:
     )
 
 
-@router.head("/ready", include_in_schema=False)
+@router.head("/ready", policy=OPEN, include_in_schema=False)
 @router.get(
-    "/ready", responses={503: {"model": Readiness, "description": "Models of PRELOAD_MODELS are not loaded and warm."}}
+    "/ready",
+    policy=OPEN,
+    responses={503: {"model": Readiness, "description": "Models of PRELOAD_MODELS are not loaded and warm."}},
 )
 async def ready(engine: EngineDependency, response: Response) -> Readiness:
     """Says whether the models of PRELOAD_MODELS are loaded and warm; with none there, the server is ready at once."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from vision_model_repo.api.dependencies import EngineDependency, engine_of, is_json, media_type, read_json
@@ -15,12 +15,14 @@ from vision_model_repo.api.native.body import FORM, JSON
 from vision_model_repo.api.native.images import Source, WireImage, read_image
 from vision_model_repo.api.native.models import Message
 from vision_model_repo.api.openapi import content, schema_of
+from vision_model_repo.api.protocols import INFER, RESULTS
+from vision_model_repo.api.router import Router
 from vision_model_repo.engine.engine import Engine
 from vision_model_repo.engine.images import StoredImage
 from vision_model_repo.errors import InvalidInput
 from vision_model_repo.formats.images import pixel_digest
 
-router = APIRouter(prefix="/images", tags=["images"], responses=describe(401, 422, 429))
+router = Router(prefix="/images", tags=["images"], responses=describe(401, 422, 429))
 
 # What people call the field of a form; the first is the one that is documented.
 FIELDS = ("image", "images", "file")
@@ -64,6 +66,7 @@ FORM_SCHEMA: dict[str, Any] = {
 
 @router.post(
     "",
+    policy=INFER,
     status_code=201,
     responses={
         200: {"model": KeptImage, "description": "The image was kept already; its time is renewed."},
@@ -82,13 +85,13 @@ async def store_image(request: Request, response: Response) -> KeptImage:
     return _describe(image, engine)
 
 
-@router.get("/{image_id}", responses=describe(404))
+@router.get("/{image_id}", policy=RESULTS, responses=describe(404))
 async def get_image(engine: EngineDependency, image_id: str) -> KeptImage:
     """What is known of an image that is kept. Asking renews its time."""
     return _describe(engine.images.get(image_id), engine)
 
 
-@router.delete("/{image_id}", responses=describe(404))
+@router.delete("/{image_id}", policy=RESULTS, responses=describe(404))
 async def delete_image(engine: EngineDependency, image_id: str) -> Message:
     """Forgets an image. Requests and jobs that have it already go on."""
     engine.images.delete(image_id)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 from vision_model_repo.api.dependencies import prefers
 from vision_model_repo.api.errors import describe
@@ -17,7 +17,8 @@ from vision_model_repo.api.native.body import FORM, JSON, describe_body, read_in
 from vision_model_repo.api.native.inference import TASKS
 from vision_model_repo.api.native.task import NativeTask
 from vision_model_repo.api.openapi import binary
-from vision_model_repo.api.routing import DirectRoute
+from vision_model_repo.api.protocols import INFER
+from vision_model_repo.api.router import DirectRoute, Router
 from vision_model_repo.models.catalog import Catalog, ModelSpec
 
 PROBLEMS = describe(400, 401, 403, 404, 413, 415, 422, 429, 500, 503, 504, 507)
@@ -27,16 +28,16 @@ PICTURE: dict[int | str, dict[str, Any]] = {200: binary("image/png")}
 VARY = {"Vary": "Accept"}
 
 
-def inference_router(catalog: Catalog) -> APIRouter:
+def inference_router(catalog: Catalog) -> Router:
     """Three routes for every model family whose task this protocol speaks."""
-    router = APIRouter(prefix="/inference", tags=["inference"], responses=PROBLEMS, route_class=DirectRoute)
+    router = Router(prefix="/inference", tags=["inference"], responses=PROBLEMS, route_class=DirectRoute)
     for spec in catalog.values():
         if task := TASKS.get(spec.task):
             _add_routes(router, spec, task)
     return router
 
 
-def _add_routes(router: APIRouter, spec: ModelSpec, task: NativeTask[Any, Any, Any, Any]) -> None:
+def _add_routes(router: Router, spec: ModelSpec, task: NativeTask[Any, Any, Any, Any]) -> None:
     async def infer(request: Request) -> Response:
         return await _answer(request, spec, JSON)
 
@@ -52,7 +53,7 @@ def _add_routes(router: APIRouter, spec: ModelSpec, task: NativeTask[Any, Any, A
     title = f"{task.summary} with {spec.model_type}"
     hyphened = spec.model_type.replace("_", "-")
     for name in dict.fromkeys((hyphened, spec.model_type)):
-        documented: dict[str, Any] = {"methods": ["POST"], "include_in_schema": name == hyphened}
+        documented: dict[str, Any] = {"methods": ["POST"], "policy": INFER, "include_in_schema": name == hyphened}
         router.add_api_route(
             f"/{name}",
             infer,

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 from pydantic import BaseModel, Field
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
@@ -16,11 +16,13 @@ from vision_model_repo.api.errors import describe
 from vision_model_repo.api.native.body import FORM, JSON, describe_body, read_inference
 from vision_model_repo.api.native.inference import TASKS
 from vision_model_repo.api.native.models import Message
+from vision_model_repo.api.protocols import INFER, RESULTS
+from vision_model_repo.api.router import Router
 from vision_model_repo.api.streams import event_stream
 from vision_model_repo.api.wire import extend, write, write_object
 from vision_model_repo.engine.jobs import JobState, JobStatus, Progress
 
-router = APIRouter(prefix="/jobs", tags=["jobs"], responses=describe(401, 422, 429))
+router = Router(prefix="/jobs", tags=["jobs"], responses=describe(401, 422, 429))
 
 EVENTS: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Server-sent events."}
@@ -76,6 +78,7 @@ def answer_job(state: JobState) -> Response:
 
 @router.post(
     "/submit/{model_type}",
+    policy=INFER,
     response_model=JobWithResult,
     responses=describe(400, 404, 413, 415, 503),
     openapi_extra=describe_body(tuple(TASKS.values()), (JSON, FORM)),
@@ -94,7 +97,7 @@ async def submit(request: Request, engine: EngineDependency, model_type: str) ->
     return answer_job(engine.jobs.submit(spec.model_type, work, total=len(inference.sources)))
 
 
-@router.get("", response_model=dict[str, Job])
+@router.get("", policy=RESULTS, response_model=dict[str, Job])
 async def list_jobs(
     engine: EngineDependency,
     status: Annotated[JobStatus | None, Query(description="Only jobs that stand there.")] = None,
@@ -107,20 +110,20 @@ async def list_jobs(
     return Response(document, media_type="application/json")
 
 
-@router.get("/{job_id}", response_model=JobWithResult, responses=describe(404))
+@router.get("/{job_id}", policy=RESULTS, response_model=JobWithResult, responses=describe(404))
 async def get_job(engine: EngineDependency, job_id: str) -> Response:
     """A job and, once it is completed, its result."""
     return answer_job(engine.jobs.get(job_id))
 
 
-@router.delete("/{job_id}", responses=describe(404))
+@router.delete("/{job_id}", policy=RESULTS, responses=describe(404))
 async def delete_job(engine: EngineDependency, job_id: str) -> Message:
     """Drops a waiting job, cancels a running one as soon as the model can stop, forgets a finished one."""
     await engine.jobs.delete(job_id)
     return Message(message=f"Job {job_id} deleted")
 
 
-@router.get("/{job_id}/events", response_class=Response, responses={**EVENTS, **describe(404)})
+@router.get("/{job_id}/events", policy=RESULTS, response_class=Response, responses={**EVENTS, **describe(404)})
 async def job_events(engine: EngineDependency, job_id: str) -> EventSourceResponse:
     """Server-sent events: the job, without its result, at every change of status and progress; ends with the job."""
     engine.jobs.get(job_id)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from prometheus_client.exposition import choose_encoder
 
 from vision_model_repo.api.dependencies import EngineDependency, prefers
 from vision_model_repo.api.ingrain.statistics import statistics
+from vision_model_repo.api.protocols import READ
+from vision_model_repo.api.router import Router
 from vision_model_repo.api.wire import write
 
-router = APIRouter(tags=["health"])
+router = Router(tags=["health"])
 
 
 @router.get(
     "/metrics",
+    policy=READ,
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )

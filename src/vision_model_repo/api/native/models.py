@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import Depends
 from pydantic import BaseModel, ConfigDict, Field
 
 from vision_model_repo.api.dependencies import EngineDependency, json_body
 from vision_model_repo.api.errors import describe
 from vision_model_repo.api.openapi import request_body
+from vision_model_repo.api.protocols import MANAGE, READ
+from vision_model_repo.api.router import Router
 from vision_model_repo.engine.manager import MEGABYTE, ModelStatus
 
-router = APIRouter(prefix="/models", tags=["models"])
+router = Router(prefix="/models", tags=["models"])
 
 ModelType = Annotated[
     str,
@@ -112,21 +114,23 @@ def model_info(status: ModelStatus) -> ModelInfo:
     )
 
 
-@router.get("/status")
+@router.get("/status", policy=READ)
 async def status(engine: EngineDependency) -> ModelsStatus:
     """Lists every model type, loaded or not."""
     infos = {status.spec.model_type: model_info(status) for status in engine.manager.status()}
     return ModelsStatus(models=infos, total_memory_mb=round(sum(info.memory_mb for info in infos.values()), 2))
 
 
-@router.post("/load", openapi_extra=request_body(LoadBody), responses=describe(400, 403, 404, 415, 422, 503, 507))
+@router.post(
+    "/load", policy=MANAGE, openapi_extra=request_body(LoadBody), responses=describe(400, 403, 404, 415, 422, 503, 507)
+)
 async def load(engine: EngineDependency, body: Annotated[LoadBody, Depends(json_body(LoadBody))]) -> Loaded:
     """Loads a model. What is loaded already stays; another model_id or device replaces it once it is ready."""
     loaded = await engine.manager.load(body.model_type, body.model_id, body.device)
     return Loaded(message=f"Model {loaded.spec.model_type} loaded successfully", model_info=model_info(loaded))
 
 
-@router.post("/unload", openapi_extra=request_body(UnloadBody), responses=describe(404, 415, 422))
+@router.post("/unload", policy=MANAGE, openapi_extra=request_body(UnloadBody), responses=describe(404, 415, 422))
 async def unload(engine: EngineDependency, body: Annotated[UnloadBody, Depends(json_body(UnloadBody))]) -> Message:
     """Unloads a model after its requests in flight and frees its memory. One that is not loaded is no error."""
     await engine.manager.unload(body.model_type)
@@ -134,7 +138,7 @@ async def unload(engine: EngineDependency, body: Annotated[UnloadBody, Depends(j
     return Message(message=f"Model {name} unloaded successfully")
 
 
-@router.post("/unload-all")
+@router.post("/unload-all", policy=MANAGE)
 async def unload_all(engine: EngineDependency) -> Message:
     """Unloads all models after their requests in flight."""
     await engine.manager.unload_all()

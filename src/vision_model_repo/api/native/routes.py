@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-
 from vision_model_repo.api.errors import write_detail
 from vision_model_repo.api.native import health, image_routes, jobs, metrics, models, tracking_jobs, tracking_routes
 from vision_model_repo.api.native.inference_routes import inference_router
 from vision_model_repo.api.protocols import Protocol
-from vision_model_repo.api.routing import merged
+from vision_model_repo.api.router import Router, merged
 from vision_model_repo.models.catalog import Catalog
 
 
-def native_router(catalog: Catalog) -> APIRouter:
+def native_router(catalog: Catalog) -> Router:
     """The protocol for the model families of a catalog."""
     return merged(
         health.router,
@@ -32,8 +30,4 @@ NATIVE = Protocol(
     title="Native",
     router=native_router,
     write_error=lambda refusal, scope, path: write_detail(refusal),
-    open_paths=frozenset({"/", "/health", "/ready"}),
-    work_paths=("/inference/", "/jobs/submit/", "/images", "/tracking"),
-    work_endings=("/frames", "/clip"),
-    video_paths=frozenset({"/tracking", "/jobs/submit/tracking"}),
 )

@@ -6,7 +6,7 @@ import time
 from contextlib import aclosing
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from pydantic import Field
 
 from vision_model_repo.api.dependencies import EngineDependency
@@ -16,6 +16,8 @@ from vision_model_repo.api.native.tracking import TrackFormat, TrackingOptions, 
 from vision_model_repo.api.native.tracking_body import describe_tracking, read_tracking
 from vision_model_repo.api.native.tracking_routes import make_session
 from vision_model_repo.api.native.video import EXAMPLES, VideoGiven, WireVideo
+from vision_model_repo.api.protocols import VIDEO
+from vision_model_repo.api.router import Router
 from vision_model_repo.api.wire import write, write_base64, write_list, write_object
 from vision_model_repo.engine.clips import TrackClip
 from vision_model_repo.engine.engine import Engine
@@ -25,7 +27,7 @@ from vision_model_repo.engine.tracking_session import TrackingSession
 from vision_model_repo.errors import InvalidInput, TooLarge
 from vision_model_repo.formats.clips import ClipKind, check_length
 
-router = APIRouter(prefix="/jobs", tags=["jobs"], responses=describe(401, 422, 429))
+router = Router(prefix="/jobs", tags=["jobs"], responses=describe(401, 422, 429))
 
 KIND = "tracking"
 STEPS = 200
@@ -66,6 +68,7 @@ class TrackingJobBody(TrackingJobOptions):
 
 @router.post(
     "/submit/tracking",
+    policy=VIDEO,
     response_model=JobWithResult,
     responses=describe(400, 403, 404, 413, 415, 503),
     openapi_extra=describe_tracking(TrackingJobBody, TrackingJobOptions),

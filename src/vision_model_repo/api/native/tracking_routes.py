@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 from pydantic import BaseModel, Field
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
@@ -31,6 +31,8 @@ from vision_model_repo.api.native.tracking import (
 from vision_model_repo.api.native.tracking_body import describe_tracking, read_tracking
 from vision_model_repo.api.native.video import VideoGiven, read_video
 from vision_model_repo.api.openapi import request_body
+from vision_model_repo.api.protocols import INFER, RESULTS, VIDEO
+from vision_model_repo.api.router import Router
 from vision_model_repo.api.streams import event_stream
 from vision_model_repo.api.wire import write
 from vision_model_repo.engine.clips import TrackClip
@@ -40,7 +42,7 @@ from vision_model_repo.errors import InvalidInput
 from vision_model_repo.formats.clips import ClipKind, check_length
 from vision_model_repo.tasks.tracking import TrackedFrame
 
-router = APIRouter(prefix="/tracking", tags=["tracking"], responses=describe(401, 422, 429))
+router = Router(prefix="/tracking", tags=["tracking"], responses=describe(401, 422, 429))
 
 MEDIA: dict[ClipKind, str] = {"mp4": "video/mp4", "gif": "image/gif"}
 CLIP: dict[int | str, dict[str, Any]] = {
@@ -76,6 +78,7 @@ EVENTS: dict[int | str, dict[str, Any]] = {
 
 @router.post(
     "",
+    policy=VIDEO,
     status_code=201,
     responses=describe(400, 403, 404, 413, 415, 503),
     openapi_extra=describe_tracking(TrackingBody, TrackingOptions),
@@ -95,20 +98,22 @@ async def make_session(options: TrackingOptions, given: VideoGiven | None, engin
     return await open_session(options, await read_video(given, engine, options.frames_per_second), engine)
 
 
-@router.get("/{session_id}", responses=describe(404))
+@router.get("/{session_id}", policy=RESULTS, responses=describe(404))
 async def get_tracking(engine: EngineDependency, session_id: str) -> TrackingInfo:
     """What is known of a session. Asking renews its time."""
     return info_of(engine.tracking.get(session_id), engine)
 
 
-@router.delete("/{session_id}", responses=describe(404))
+@router.delete("/{session_id}", policy=RESULTS, responses=describe(404))
 async def delete_tracking(engine: EngineDependency, session_id: str) -> Message:
     """Forgets a session, and stops what is being tracked of it."""
     engine.tracking.delete(session_id)
     return Message(message=f"Tracking session {session_id} deleted")
 
 
-@router.post("/{session_id}/prompts", responses=describe(400, 404, 413, 503), openapi_extra=request_body(Prompted))
+@router.post(
+    "/{session_id}/prompts", policy=INFER, responses=describe(400, 404, 413, 503), openapi_extra=request_body(Prompted)
+)
 async def add_prompts(request: Request, engine: EngineDependency, session_id: str) -> TrackingInfo:
     """Means further objects, or corrects those that are tracked, on any frame. The next tracking heeds it."""
     session = engine.tracking.get(session_id)
@@ -117,7 +122,7 @@ async def add_prompts(request: Request, engine: EngineDependency, session_id: st
     return info_of(session, engine)
 
 
-@router.delete("/{session_id}/prompts/{object_id}", responses=describe(404, 503))
+@router.delete("/{session_id}/prompts/{object_id}", policy=RESULTS, responses=describe(404, 503))
 async def forget_prompts(engine: EngineDependency, session_id: str, object_id: int) -> TrackingInfo:
     """Takes back all that was said about an object."""
     session = engine.tracking.get(session_id)
@@ -125,7 +130,7 @@ async def forget_prompts(engine: EngineDependency, session_id: str, object_id: i
     return info_of(session, engine)
 
 
-@router.get("/{session_id}/frames", response_class=Response, responses={**PROBLEMS, **EVENTS})
+@router.get("/{session_id}/frames", policy=INFER, response_class=Response, responses={**PROBLEMS, **EVENTS})
 async def track_frames(
     request: Request,
     session_id: str,
@@ -169,7 +174,7 @@ async def track_frames(
     return event_stream(events(), engine.settings.shutdown_grace_seconds)
 
 
-@router.get("/{session_id}/clip", response_class=Response, responses={**PROBLEMS, **CLIP})
+@router.get("/{session_id}/clip", policy=INFER, response_class=Response, responses={**PROBLEMS, **CLIP})
 async def track_clip(
     request: Request,
     session_id: str,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
@@ -20,10 +20,12 @@ from vision_model_repo.api.openai.errors import error_document
 from vision_model_repo.api.openai.models import find_model
 from vision_model_repo.api.openai.schemas import Completion, CompletionBody
 from vision_model_repo.api.openapi import request_body
+from vision_model_repo.api.protocols import INFER
+from vision_model_repo.api.router import Router
 from vision_model_repo.api.wire import write
 from vision_model_repo.tasks.chat import ChatResult
 
-router = APIRouter(tags=["openai"], responses=describe(400, 401, 403, 404, 413, 415, 429, 500, 503, 504, 507))
+router = Router(tags=["openai"], responses=describe(400, 401, 403, 404, 413, 415, 429, 500, 503, 504, 507))
 EVENTS: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "The answer, or its chunks."}
 }
@@ -67,7 +69,11 @@ class Head:
 
 
 @router.post(
-    "/v1/chat/completions", response_model=Completion, responses=EVENTS, openapi_extra=request_body(CompletionBody)
+    "/v1/chat/completions",
+    policy=INFER,
+    response_model=Completion,
+    responses=EVENTS,
+    openapi_extra=request_body(CompletionBody),
 )
 async def complete(request: Request, engine: EngineDependency) -> Response:
     """Continues a conversation about images; with `stream`, in chunks that end with `[DONE]`."""

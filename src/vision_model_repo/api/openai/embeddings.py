@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 from vision_model_repo.api.dependencies import engine_of, read_json
 from vision_model_repo.api.embedding import MAX_NUMBERS_AT_ONCE, check_texts, embed, write_vectors
@@ -10,18 +10,19 @@ from vision_model_repo.api.errors import describe
 from vision_model_repo.api.openai.models import find_model
 from vision_model_repo.api.openai.schemas import EmbeddingBody, Embeddings
 from vision_model_repo.api.openapi import request_body
-from vision_model_repo.api.routing import DirectRoute
+from vision_model_repo.api.protocols import INFER
+from vision_model_repo.api.router import DirectRoute, Router
 from vision_model_repo.api.wire import extend, write, write_base64, write_list, write_object
 from vision_model_repo.tasks.embedding import EmbeddingResult, shorten
 
-router = APIRouter(
+router = Router(
     tags=["openai"],
     responses=describe(400, 401, 403, 404, 413, 415, 429, 500, 503, 504, 507),
     route_class=DirectRoute,
 )
 
 
-@router.post("/v1/embeddings", response_model=Embeddings, openapi_extra=request_body(EmbeddingBody))
+@router.post("/v1/embeddings", policy=INFER, response_model=Embeddings, openapi_extra=request_body(EmbeddingBody))
 async def create_embeddings(request: Request) -> Response:
     """Embeds texts: a vector of unit length for each, near those of like meaning."""
     body, engine = await read_json(request, EmbeddingBody), engine_of(request)

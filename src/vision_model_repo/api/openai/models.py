@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from fastapi import APIRouter
-
 from vision_model_repo.api.dependencies import EngineDependency
 from vision_model_repo.api.errors import describe
 from vision_model_repo.api.openai.schemas import ListedModel, ModelList
+from vision_model_repo.api.protocols import READ
+from vision_model_repo.api.router import Router
 from vision_model_repo.errors import InvalidInput, NotFound
 from vision_model_repo.models.catalog import Catalog, ModelSpec, Task
 
@@ -18,16 +18,16 @@ OURS = "vision-model-repo"
 TASKS: Mapping[Task, str] = {"chat": "chat", "embedding": "embeddings"}
 """What the protocol can ask for, and what it calls it."""
 
-router = APIRouter(prefix="/v1/models", tags=["openai"], responses=describe(401, 429))
+router = Router(prefix="/v1/models", tags=["openai"], responses=describe(401, 429))
 
 
-@router.get("")
+@router.get("", policy=READ)
 async def list_models(engine: EngineDependency) -> ModelList:
     """Lists the models that chat, and those that embed texts."""
     return ModelList(data=[_listed(spec) for task in TASKS for spec in _models(engine.manager.catalog, task)])
 
 
-@router.get("/{model}", responses=describe(400, 404, 422))
+@router.get("/{model}", policy=READ, responses=describe(400, 404, 422))
 async def get_model(engine: EngineDependency, model: str) -> ListedModel:
     """One model, by its name."""
     catalog = engine.manager.catalog

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-
 from vision_model_repo.api.openai import completions, embeddings, models
 from vision_model_repo.api.openai.errors import write_error
 from vision_model_repo.api.protocols import Protocol
-from vision_model_repo.api.routing import merged
+from vision_model_repo.api.router import Router, merged
 from vision_model_repo.models.catalog import Catalog
 
 
-def openai_router(catalog: Catalog) -> APIRouter:
+def openai_router(catalog: Catalog) -> Router:
     """The protocol; its paths are the same for every catalog."""
     return merged(
         completions.router,
@@ -25,5 +23,4 @@ OPENAI = Protocol(
     title="OpenAI",
     router=openai_router,
     write_error=write_error,
-    work_paths=("/v1/chat/", "/v1/embeddings"),
 )

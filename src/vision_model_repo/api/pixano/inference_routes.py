@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from random import getrandbits
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 from vision_model_repo.api.dependencies import engine_of, read_json
 from vision_model_repo.api.errors import describe
@@ -24,7 +24,8 @@ from vision_model_repo.api.pixano.task import Capability
 from vision_model_repo.api.pixano.tracking import PixanoTracking
 from vision_model_repo.api.pixano.vlm import PixanoVlm
 from vision_model_repo.api.pixano.wire import DOCUMENTED, V1, Dialect
-from vision_model_repo.api.routing import DirectRoute
+from vision_model_repo.api.protocols import INFER
+from vision_model_repo.api.router import DirectRoute, Router
 from vision_model_repo.api.wire import write, write_object
 from vision_model_repo.errors import RequestTimeout
 from vision_model_repo.models.catalog import ModelSpec
@@ -41,9 +42,9 @@ SPOKEN: tuple[Capability[Any], ...] = (
 IN_THE_DOCUMENTATION = ("segmentation", "detection", "tracking", "vlm")
 
 
-def inference_router() -> APIRouter:
+def inference_router() -> Router:
     """The routes of every capability."""
-    router = APIRouter(tags=["pixano inference"], responses=PROBLEMS, route_class=DirectRoute)
+    router = Router(tags=["pixano inference"], responses=PROBLEMS, route_class=DirectRoute)
     for capability in SPOKEN:
         _add_routes(router, capability, f"/v1/inference/{capability.name}", "/binary", V1)
         if capability.name in IN_THE_DOCUMENTATION:
@@ -51,7 +52,7 @@ def inference_router() -> APIRouter:
     return router
 
 
-def _add_routes(router: APIRouter, capability: Capability[Any], path: str, binary: str, dialect: Dialect) -> None:
+def _add_routes(router: Router, capability: Capability[Any], path: str, binary: str, dialect: Dialect) -> None:
     async def infer(request: Request) -> Response:
         started = time.perf_counter()
         body = await read_json(request, capability.body, strict=False)
@@ -64,7 +65,7 @@ def _add_routes(router: APIRouter, capability: Capability[Any], path: str, binar
         body, files = await read_form(request, capability.body, capability.media, most=most)
         return await _answer(request, capability, body, files, dialect, started)
 
-    described: dict[str, Any] = {"methods": ["POST"], "response_model": PixanoAnswer}
+    described: dict[str, Any] = {"methods": ["POST"], "policy": INFER, "response_model": PixanoAnswer}
     title = capability.name.capitalize()
     router.add_api_route(path, infer, summary=title, openapi_extra=describe_json(capability.body), **described)
     if capability.media is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from pydantic import Field
 
 from vision_model_repo.api.dependencies import EngineDependency, engine_of, read_json
@@ -18,6 +18,8 @@ from vision_model_repo.api.pixano.media import Media
 from vision_model_repo.api.pixano.tracking import SECONDS, PixanoTracking
 from vision_model_repo.api.pixano.tracking_body import PixanoTrackingRequest
 from vision_model_repo.api.pixano.wire import DOCUMENTED, V1, Dialect, WireModel
+from vision_model_repo.api.protocols import INFER, RESULTS
+from vision_model_repo.api.router import Router
 from vision_model_repo.api.wire import write, write_object
 from vision_model_repo.engine.jobs import JobState, JobStatus, Progress
 from vision_model_repo.errors import NotFound
@@ -73,15 +75,15 @@ CONTRACTS = (
 )
 
 
-def jobs_router() -> APIRouter:
+def jobs_router() -> Router:
     """The routes of jobs, in both contracts."""
-    router = APIRouter(tags=["pixano jobs"], responses=describe(400, 401, 404, 413, 415, 422, 429, 503))
+    router = Router(tags=["pixano jobs"], responses=describe(400, 401, 404, 413, 415, 422, 429, 503))
     for paths in CONTRACTS:
         _add_routes(router, paths)
     return router
 
 
-def _add_routes(router: APIRouter, paths: JobPaths) -> None:
+def _add_routes(router: Router, paths: JobPaths) -> None:
     async def submit(request: Request) -> Response:
         engine_of(request).jobs.check_room()
         body = await read_json(request, PixanoTrackingRequest, strict=False)
@@ -100,8 +102,8 @@ def _add_routes(router: APIRouter, paths: JobPaths) -> None:
     async def cancel(engine: EngineDependency, job_id: str) -> Response:
         return _told(await engine.jobs.cancel(_own(job_id, paths)), paths)
 
-    described: dict[str, Any] = {"response_model": PixanoJob}
-    submitting: dict[str, Any] = {**described, "methods": ["POST"], "status_code": 202}
+    described: dict[str, Any] = {"response_model": PixanoJob, "policy": RESULTS}
+    submitting: dict[str, Any] = {**described, "methods": ["POST"], "policy": INFER, "status_code": 202}
     extra, form = describe_json(PixanoTrackingRequest), describe_form(PixanoTrackingRequest, "frames")
     # Before the path of a job, which would take "binary" for an id.
     router.add_api_route(paths.submit, submit, summary="Tracking job", openapi_extra=extra, **submitting)

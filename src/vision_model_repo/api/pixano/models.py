@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from pydantic import ValidationError
 
 from vision_model_repo.api.dependencies import EngineDependency, read_json
@@ -13,21 +13,27 @@ from vision_model_repo.api.pixano.errors import Conflict, NotUnderstood
 from vision_model_repo.api.pixano.schemas import PixanoDeployment, PixanoModel, PixanoStats, Undeployed
 from vision_model_repo.api.pixano.task import capability_of
 from vision_model_repo.api.pixano.tracking import SUFFIX
+from vision_model_repo.api.protocols import MANAGE, READ
+from vision_model_repo.api.router import Router
 from vision_model_repo.deployments import pixano_spec
 from vision_model_repo.errors import InsufficientMemory, NotFound
 from vision_model_repo.models.catalog import Catalog, ModelSpec
 
-router = APIRouter(prefix="/v1/models", tags=["pixano models"], responses=describe(401, 404, 422, 429))
+router = Router(prefix="/v1/models", tags=["pixano models"], responses=describe(401, 404, 422, 429))
 
 
-@router.get("")
+@router.get("", policy=READ)
 async def list_models(engine: EngineDependency) -> list[PixanoModel]:
     """Lists the models that answer requests of this protocol; one that finds objects again as one that tracks them."""
     return listed(engine)
 
 
 @router.post(
-    "", status_code=201, openapi_extra=describe_json(PixanoDeployment), responses=describe(403, 409, 415, 422, 503)
+    "",
+    policy=MANAGE,
+    status_code=201,
+    openapi_extra=describe_json(PixanoDeployment),
+    responses=describe(403, 409, 415, 422, 503),
 )
 async def deploy(request: Request, engine: EngineDependency) -> PixanoModel:
     """Deploys a model under a name of its own and loads it."""
@@ -38,7 +44,7 @@ async def deploy(request: Request, engine: EngineDependency) -> PixanoModel:
         raise Conflict(error.message) from None
 
 
-@router.delete("/{name}", responses=describe(409))
+@router.delete("/{name}", policy=MANAGE, responses=describe(409))
 async def undeploy(engine: EngineDependency, name: str) -> Undeployed:
     """Forgets a deployment and, after its requests in flight, frees its memory."""
     spec = _deployed(name, engine.manager.catalog)
@@ -53,7 +59,7 @@ async def undeploy(engine: EngineDependency, name: str) -> Undeployed:
     return Undeployed(status="deleted", model=name)
 
 
-@router.get("/{name}/stats")
+@router.get("/{name}/stats", policy=READ)
 async def stats(engine: EngineDependency, name: str) -> PixanoStats:
     """Counts what a model has answered since the server started."""
     spec = _deployed(name, engine.manager.catalog)

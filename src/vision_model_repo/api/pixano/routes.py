@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-
 from vision_model_repo.api.pixano import models, service
 from vision_model_repo.api.pixano.errors import write_error
 from vision_model_repo.api.pixano.inference_routes import inference_router
 from vision_model_repo.api.pixano.jobs import jobs_router
 from vision_model_repo.api.protocols import Protocol
-from vision_model_repo.api.routing import merged
+from vision_model_repo.api.router import Router, merged
 from vision_model_repo.models.catalog import Catalog
 
 
-def pixano_router(catalog: Catalog) -> APIRouter:
+def pixano_router(catalog: Catalog) -> Router:
     """The protocol; its paths are the same for every catalog."""
     return merged(
         service.router,
@@ -29,6 +27,4 @@ PIXANO = Protocol(
     title="Pixano Inference",
     router=pixano_router,
     write_error=write_error,
-    open_paths=frozenset({"/", *SERVICE, *(f"/v1{path}" for path in SERVICE)}),
-    work_paths=("/v1/inference/", "/inference/"),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 
 from vision_model_repo import __version__
 from vision_model_repo.api.dependencies import EngineDependency
@@ -19,13 +19,15 @@ from vision_model_repo.api.pixano.schemas import (
     PixanoReadiness,
     ServeStatus,
 )
+from vision_model_repo.api.protocols import OPEN, READ
+from vision_model_repo.api.router import Router
 from vision_model_repo.engine.devices import gpu_memory
 from vision_model_repo.engine.engine import Engine
 
 NAME = "Pixano Inference"
 """What clients of the protocol expect a server of it to be called."""
 
-router = APIRouter(tags=["pixano service"])
+router = Router(tags=["pixano service"])
 
 
 async def health(engine: EngineDependency, response: Response) -> PixanoHealth:
@@ -64,18 +66,18 @@ async def info(engine: EngineDependency) -> PixanoInfo:
 
 for path in ("/health", "/ready", "/info"):
     endpoint = {"/health": health, "/ready": ready, "/info": info}[path]
-    router.add_api_route(f"/v1{path}", endpoint)
-    router.add_api_route(path, endpoint, include_in_schema=False)
-router.add_api_route("/v1/metrics", metrics.metrics, include_in_schema=False)
+    router.add_api_route(f"/v1{path}", endpoint, policy=OPEN)
+    router.add_api_route(path, endpoint, policy=OPEN, include_in_schema=False)
+router.add_api_route("/v1/metrics", metrics.metrics, policy=OPEN, include_in_schema=False)
 
 
-@router.get("/")
+@router.get("/", policy=OPEN)
 async def root() -> Welcome:
     """Names the API and its version."""
     return Welcome(message=NAME, version=__version__, docs="/docs")
 
 
-@router.get("/app/settings/")
+@router.get("/app/settings/", policy=READ)
 async def app_settings(engine: EngineDependency) -> DocumentedSettings:
     """Describes the server, in the contract of the documentation."""
     capabilities = {model.name: model.capability for model in listed(engine)}
@@ -93,7 +95,7 @@ async def app_settings(engine: EngineDependency) -> DocumentedSettings:
     )
 
 
-@router.get("/app/models/")
+@router.get("/app/models/", policy=READ)
 async def app_models(engine: EngineDependency) -> list[DocumentedModel]:
     """Lists the models, in the contract of the documentation."""
     return [

@@ -194,11 +194,7 @@ def find(model: PromptedVideo, count: int, phrases: tuple[str, ...]) -> list[tup
     return answers
 
 
-def test_sam3_finds_and_follows_what_words_name_as_transformers_does(
-    sam3: Checkpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # As many queries as there are would be objects of this random network.
-    monkeypatch.setattr(video, "MAX_OBJECTS", 16)
+def test_sam3_finds_and_follows_what_words_name_as_transformers_does(sam3: Checkpoint) -> None:
     model = video.load(sam3, device="cpu", dtype="float32")
     network: Any = Sam3VideoModel.from_pretrained(sam3.folder, dtype=torch.float32)
     network.max_num_objects, network.fill_hole_area = video.MAX_OBJECTS, 0
@@ -230,8 +226,7 @@ def test_a_hundred_frames_take_no_more_memory_than_thirty(sam2: Checkpoint) -> N
     assert not memory.state.session.processed_frames
 
 
-def test_words_take_no_more_memory_with_every_frame(sam3: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(video, "MAX_OBJECTS", 6)
+def test_words_take_no_more_memory_with_every_frame(sam3: Checkpoint) -> None:
     model = video.load(sam3, device="cpu", dtype="float32")
     memory = TrackMemory()
     held = []

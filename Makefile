@@ -4,8 +4,11 @@ ARGS ?=
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+# A process for each core. The tests of a file stay together, since they share servers and loaded models. They start
+# many processes, which read what others have compiled even where the environment forbids that.
+PYTEST = env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
-.PHONY: install demo test serve lint format bench generate clean
+.PHONY: install demo test test-all serve lint format bench generate clean
 
 install: $(INSTALLED)
 
@@ -20,7 +23,11 @@ demo: install
 	$(BIN)/python -m vision_model_repo.demo.tour $(ARGS)
 
 test: install
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
+
+# What `make test` leaves out because it is slow, after what `make test` runs.
+test-all: test
+	$(PYTEST) -m slow $(ARGS)
 
 serve: install
 	$(BIN)/python run_api_server.py $(ARGS)

@@ -1,15 +1,22 @@
-"""The real server, in a process of its own, for every test that wants to talk to it as a client would."""
+"""The real server, in a process of its own, for every test that wants to talk to it as a client would.
+
+`tests/support` says which way to reach a server is for which test.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from vision_model_repo.demo.live import LiveServer, live_server
+from vision_model_repo.demo.live import ServerProcess, live_server
 
-Server = LiveServer
+# Networks this small gain nothing from a second thread, and the other cores have tests of their own to run.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+Server = ServerProcess
 StartServer = Callable[..., Server]
 
 LOG_CHARACTERS = 6000
@@ -55,6 +62,6 @@ def pytest_runtest_makereport(
     report = yield
     if report.failed:
         for name, value in getattr(item, "funcargs", {}).items():
-            if isinstance(value, LiveServer):
+            if isinstance(value, ServerProcess):
                 report.sections.append((f"log of {name}", value.log()[-LOG_CHARACTERS:]))
     return report

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from tests.api.conftest import b64, encoded, settings_of
+from tests.support.live import settings_of
+from tests.support.pictures import b64, encoded
 from vision_model_repo.api.server import create_app
 from vision_model_repo.deployments import read_config, read_toml
 from vision_model_repo.models.catalog import BUILT_IN, Catalog

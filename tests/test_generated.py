@@ -11,10 +11,12 @@ from pydantic_settings import BaseSettings
 from docs.generate import ROOT, outputs
 from vision_model_repo.settings import Settings
 
+OUTPUTS = outputs()
 
-@pytest.mark.parametrize("path", outputs(), ids=lambda path: path.name)
+
+@pytest.mark.parametrize("path", OUTPUTS, ids=lambda path: path.name)
 def test_a_generated_file_is_up_to_date(path: Path) -> None:
-    assert path.read_text() == outputs()[path], f"run `make generate` and commit {path.name}"
+    assert path.read_text() == OUTPUTS[path], f"run `make generate` and commit {path.name}"
 
 
 def test_the_example_environment_is_valid_once_uncommented(tmp_path: Path) -> None:

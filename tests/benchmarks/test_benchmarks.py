@@ -46,7 +46,7 @@ def printed(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
 
 
 # They run what users run: what other packages warn of there is no fault of ours.
-@pytest.mark.benchmark
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("name", SHARED)
 def test_it_prints_its_table_and_the_machine(
@@ -59,7 +59,7 @@ def test_it_prints_its_table_and_the_machine(
     assert "cores, load" in said
 
 
-@pytest.mark.benchmark
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("name", ALONE)
 def test_it_prints_its_table_and_the_machine_without_the_shared_server(

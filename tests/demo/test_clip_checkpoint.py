@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import CLIPModel, CLIPProcessor
 
+from tests.support.scenes import held_out
 from training.clip_evaluation import evaluate_retrieval, load_clip
 from training.common import CHECKPOINTS
-from training.data import held_out
 
 FOLDER = CHECKPOINTS / "clip"
 

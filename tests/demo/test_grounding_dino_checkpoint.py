@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
+from tests.support.scenes import held_out
 from training.common import CHECKPOINTS
-from training.data import held_out
 from training.grounding_dino import detect, evaluate
 
 FOLDER = CHECKPOINTS / "grounding-dino"

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.scenes import held_out
 from training.common import CHECKPOINTS
-from training.data import held_out
 from training.vlm_evaluation import evaluate_answers, load_vlm, reply
 from vision_model_repo.demo.scenes import Camera, Scene, Solid, View, render
 

@@ -21,10 +21,10 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer, CLIPModel, CLIPProcessor
 
-from tests.api.conftest import b64
 from tests.code_blocks import Block, code_blocks, run_python, run_shell, write_pictures
+from tests.support.pictures import b64
 from vision_model_repo.demo.captions import caption, layout
-from vision_model_repo.demo.live import LiveServer, live_server
+from vision_model_repo.demo.live import ServerProcess, live_server
 from vision_model_repo.demo.scenes import View, render, sample_scene
 from vision_model_repo.formats.images import encode_png
 from vision_model_repo.models.hub import Hub
@@ -64,7 +64,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """The protocol at the root, as its clients expect it, with every model that is at hand."""
     folder = tmp_path_factory.mktemp("server")
     settings = {"ROOT_PROTOCOL": "ingrain", "ALLOW_PRIVATE_URLS": "true", "HF_HUB_OFFLINE": "1", "DEVICE": "cpu"}
@@ -77,7 +77,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 
 
 @pytest.fixture
-def client(server: LiveServer) -> ingrain.Client:
+def client(server: ServerProcess) -> ingrain.Client:
     return ingrain.Client(server.url, server.url)
 
 
@@ -137,7 +137,7 @@ def keys_of(code: str) -> set[str]:
 @needs_seed
 @needs_packages
 @pytest.mark.parametrize("block", examples("bash"), ids=lambda block: block.code.split('"')[1].rpartition("/")[2])
-def test_the_documentations_examples_of_curl(block: Block, server: LiveServer, site: str, tmp_path: Path) -> None:
+def test_the_documentations_examples_of_curl(block: Block, server: ServerProcess, site: str, tmp_path: Path) -> None:
     code = at(repaired(block.code), server.url, site).replace("curl", "curl --silent --show-error --fail")
     answer = json.loads(run_shell(Block("bash", code), tmp_path, server.url))
     assert set(answer) == keys_of(block.code)
@@ -146,7 +146,7 @@ def test_the_documentations_examples_of_curl(block: Block, server: LiveServer, s
 
 @needs_seed
 @pytest.mark.parametrize("printed", REPAIRS)
-def test_a_body_that_is_no_json_is_told_so(printed: str, server: LiveServer, site: str, tmp_path: Path) -> None:
+def test_a_body_that_is_no_json_is_told_so(printed: str, server: ServerProcess, site: str, tmp_path: Path) -> None:
     [block] = [block for block in BLOCKS if printed in block.code]
     answer = json.loads(run_shell(Block("bash", at(block.code, server.url, site)), tmp_path, server.url))
     assert answer["detail"][0]["type"] == "json_invalid"
@@ -154,7 +154,7 @@ def test_a_body_that_is_no_json_is_told_so(printed: str, server: LiveServer, sit
 
 @needs_seed
 @needs_packages
-def test_the_documentations_examples_in_python(server: LiveServer, site: str, tmp_path: Path) -> None:
+def test_the_documentations_examples_in_python(server: ServerProcess, site: str, tmp_path: Path) -> None:
     blocks = examples("python")
     assert len(blocks) == 6
     run_python([Block("python", at(block.code, server.url, site)) for block in blocks], tmp_path, server.url)
@@ -211,7 +211,7 @@ def test_vectors_of_texts_are_those_of_transformers(client: ingrain.Client) -> N
 
 
 @needs_packages
-def test_the_examples_of_the_page_run_as_written(server: LiveServer, tmp_path: Path) -> None:
+def test_the_examples_of_the_page_run_as_written(server: ServerProcess, tmp_path: Path) -> None:
     write_pictures(tmp_path)
     blocks = code_blocks((ROOT / "docs" / "ingrain.md").read_text())
     for block in blocks:

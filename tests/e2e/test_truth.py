@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.conftest import Server
-from training.data import held_out
+from tests.support.scenes import held_out
 from vision_model_repo.demo.evaluation import (
     LEAST_SCORE,
     DepthTally,

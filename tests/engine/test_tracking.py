@@ -184,7 +184,7 @@ async def test_cancelling_the_task_stops_the_work(store: TrackingStore) -> None:
 
 
 async def test_a_long_video_takes_no_more_memory_than_a_short_one(store: TrackingStore) -> None:
-    session = store.keep(store.open(Crossing(frame_count=600), "segmenter", phrases=["object"]))
+    session = store.keep(store.open(Crossing(frame_count=300), "segmenter", phrases=["object"]))
     early = 0
     tracemalloc.start()
     async with aclosing(session.track()) as frames:

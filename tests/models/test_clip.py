@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-from training.data import held_out
+from tests.support.scenes import held_out
 from vision_model_repo.demo.captions import caption, layout
 from vision_model_repo.engine.engine import Engine
 from vision_model_repo.errors import InvalidInput, NotFound
@@ -183,7 +183,7 @@ async def test_both_towers_are_run_before_it_counts_as_loaded(monkeypatch: pytes
         return forward(model, items)
 
     monkeypatch.setattr(DualEncoder, "forward", spy)
-    settings: dict[str, Any] = {"device": "cpu", "hf_hub_offline": True, "warm_up": "on"}
+    settings: dict[str, Any] = {"device": "cpu", "hf_hub_offline": True, "warm_up": "on", "max_batch_size": 2}
     engine = Engine(Settings(_env_file=None, **settings))  # pyright: ignore[reportCallIssue]
     await engine.start()
     try:

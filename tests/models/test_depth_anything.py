@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, DPTImageProcessor
 
-from training.data import held_out
+from tests.support.scenes import held_out
 from vision_model_repo.demo.evaluation import evaluate
 from vision_model_repo.errors import InvalidInput, NotFound
 from vision_model_repo.models import depth_anything

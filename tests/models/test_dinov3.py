@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from tests.models.encoded import complete
-from training.data import held_out
+from tests.support.scenes import held_out
 from vision_model_repo.demo.evaluation import evaluate
 from vision_model_repo.errors import NotFound
 from vision_model_repo.models import dinov3

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import BertTokenizer, GroundingDinoForObjectDetection, GroundingDinoProcessor
 
-from training.data import held_out
+from tests.support.scenes import held_out
 from training.grounding_dino_model import build_config, build_processor
 from vision_model_repo.demo.evaluation import evaluate
 from vision_model_repo.demo.scenes import phrases

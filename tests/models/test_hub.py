@@ -3,75 +3,21 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from functools import partial
-from hashlib import sha1
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 import timm
 from safetensors.torch import save_file
 
+from tests.support.hub import Files, MockHub, weights
 from vision_model_repo.errors import NotFound
 from vision_model_repo.models import image_classifier
 from vision_model_repo.models.hub import Hub
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LEFT_ALONE = {"pytorch_model.bin": b"pickle", "modeling.py": b"code", "model.onnx": b"graph", "README.md": b"card"}
 """What repositories have beside what is needed."""
-Files = dict[str, bytes]
-
-
-class Pages(BaseHTTPRequestHandler):
-    """As much of the hub's API as a download takes."""
-
-    def __init__(self, repositories: dict[str, Files], fetched: set[str], *args: Any) -> None:
-        self.repositories, self.fetched = repositories, fetched
-        super().__init__(*args)
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_GET(self) -> None:
-        path = urlsplit(self.path).path.removeprefix("/api/models")
-        repository = next((name for name in self.repositories if path.startswith(f"/{name}/")), None)
-        if repository is None:
-            return self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
-        files, rest = self.repositories[repository], path.removeprefix(f"/{repository}/")
-        if rest.startswith("revision/"):
-            return self.answer(200, json.dumps({"id": repository, "sha": COMMIT, "siblings": []}).encode())
-        if rest.startswith("tree/"):
-            entries = ({"path": name, "size": len(data), "oid": tag(data)} for name, data in files.items())
-            return self.answer(200, json.dumps([{"type": "file", **entry} for entry in entries]).encode())
-        name = rest.removeprefix(f"resolve/{COMMIT}/")
-        if self.command == "GET":
-            self.fetched.add(f"{repository}/{name}")
-        return self.answer(200, files[name], {"X-Repo-Commit": COMMIT, "ETag": f'"{tag(files[name])}"'})
-
-    def answer(self, status: int, data: bytes, headers: dict[str, str] | None = None) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(data)), **(headers or {})}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(data)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Says nothing."""
-
-
-def tag(data: bytes) -> str:
-    return sha1(data).hexdigest()
-
-
-def weights(numbers: int = 4) -> bytes:
-    """A safetensors file."""
-    header = json.dumps({"weight": {"dtype": "U8", "shape": [numbers], "data_offsets": [0, numbers]}}).encode()
-    return len(header).to_bytes(8, "little") + header + bytes(numbers)
 
 
 def classifier(path: Path) -> Files:
@@ -98,22 +44,21 @@ def repositories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Files]:
 
 
 @pytest.fixture
-def fetched() -> set[str]:
-    """What was downloaded."""
-    return set()
+def mock_hub(repositories: dict[str, Files], monkeypatch: pytest.MonkeyPatch) -> Iterator[MockHub]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with MockHub(repositories) as hub:
+        yield hub
 
 
 @pytest.fixture
-def hub(
-    repositories: dict[str, Files], fetched: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Hub]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Pages, repositories, fetched)) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield Hub(root=tmp_path, endpoint=f"http://127.0.0.1:{server.server_port}")
-        server.shutdown()
-        thread.join()
+def fetched(mock_hub: MockHub) -> set[str]:
+    """What was downloaded."""
+    return mock_hub.fetched
+
+
+@pytest.fixture
+def hub(mock_hub: MockHub, tmp_path: Path) -> Hub:
+    return Hub(root=tmp_path, endpoint=mock_hub.url)
 
 
 @pytest.mark.parametrize(

@@ -235,6 +235,7 @@ def one_layer(tmp_path: Path) -> Checkpoint:
     return Checkpoint("random/one-layer", tmp_path)
 
 
+@pytest.mark.slow
 @needs_compiler
 async def test_a_compiled_model_answers_as_the_plain_one_and_frees_its_weights(one_layer: Checkpoint) -> None:
     plain, tuned = (dinov3.load(one_layer, device="cpu", dtype="float32") for _ in range(2))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from training.data import SIZE, SceneCache, held_out
+from tests.support.scenes import held_out
+from training.data import SIZE, SceneCache
 from training.vlm import Learner
 from training.vlm_data import PREFIX, Batch, Sampler
 from training.vlm_model import IMAGE_SIZE, IMAGE_TOKENS, build_processor, calibrate, see

@@ -23,7 +23,7 @@ READY = "Application startup complete."
 
 
 @dataclass(frozen=True)
-class LiveServer:
+class ServerProcess:
     """A server that answers.
 
     Attributes:
@@ -44,7 +44,7 @@ class LiveServer:
 @contextmanager
 def live_server(
     folder: Path, settings: dict[str, str] | None = None, *, command: Sequence[str] = COMMAND
-) -> Iterator[LiveServer]:
+) -> Iterator[ServerProcess]:
     """Starts a server on a free port, waits until it is ready, and stops it in the end as a person would.
 
     Args:
@@ -60,7 +60,7 @@ def live_server(
             command, cwd=folder, env=_environment(settings or {}), stdout=log, stderr=subprocess.STDOUT
         )
     try:
-        yield LiveServer(_wait_until_ready(process, log_path), process, log_path)
+        yield ServerProcess(_wait_until_ready(process, log_path), process, log_path)
     finally:
         _stop(process)
 

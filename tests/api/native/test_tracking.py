@@ -7,15 +7,16 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
-from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+from fastapi import FastAPI
 from PIL import Image, ImageSequence
 
 from tests.api.conftest import LiveServer, b64, settings_of
@@ -47,17 +48,21 @@ def long_mp4() -> bytes:
     return encode_clip((frame for _, frame in Crossing(frame_count=1500).frames()), 25)
 
 
-@pytest.fixture
-def connect(tmp_path: Path) -> Connect:
-    """`with connect(max_video_mb=1) as server:` is a server whose models see colours."""
-    checkpoint = weighty.write_checkpoint(tmp_path / "plain")
+@pytest.fixture(scope="module")
+def colors_app(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., FastAPI]:
+    """Applications by their settings, each built once, whose models see colours."""
+    checkpoint = weighty.write_checkpoint(tmp_path_factory.mktemp("colors") / "plain")
     models = dict.fromkeys(("segmenter", "detector", "other"), checkpoint)
+    return cache(
+        lambda **changes: create_app(settings_of(default_model_ids=models, **changes), catalog=colorful.catalog())
+    )
 
-    def connect(**changes: Any) -> LiveServer:
-        return LiveServer(create_app(settings_of(default_model_ids=models, **changes), catalog=colorful.catalog()))
 
+@pytest.fixture
+def connect(colors_app: Callable[..., FastAPI]) -> Connect:
+    """`with connect(max_video_mb=1) as server:` is a server of that kind."""
     colorful.FORWARDS.clear()
-    return connect
+    return lambda **changes: LiveServer(colors_app(**changes))
 
 
 @pytest.fixture

@@ -108,7 +108,8 @@ def _most_of(model: type[BaseModel], same: _Same) -> JsonSize:
 
 @lru_cache(maxsize=256)
 def _validator_of(model: type[BaseModel], same: _Same) -> SchemaValidator:
-    return SchemaValidator(_with_lengths(model.__pydantic_core_schema__, same.settings))
+    # Not those that pydantic has built for the models: they know no lengths.
+    return SchemaValidator(_with_lengths(model.__pydantic_core_schema__, same.settings), _use_prebuilt=False)
 
 
 def _with_lengths(schema: Any, settings: Settings) -> Any:

@@ -35,7 +35,7 @@ class JsonCounter:
         # Each string is a member's name or a value, and each value has a sign of its own but one.
         self._most_quotes = 4 * (total + 1)
         self._most_bytes = BYTES_EACH * (total + 1)
-        self._size = JsonSize()
+        self.size = JsonSize()
         self._quotes = self._bytes = self._text_bytes = 0
         self._in_string = False
         self._held = b""
@@ -80,8 +80,8 @@ class JsonCounter:
 
     def _count(self, outside: bytes) -> None:
         for name, sign in SIGNS.items():
-            most, count = getattr(self._most, name), getattr(self._size, name) + outside.count(sign)
-            setattr(self._size, name, count)
+            most, count = getattr(self._most, name), getattr(self.size, name) + outside.count(sign)
+            setattr(self.size, name, count)
             if count > most:
                 raise self._refusal(name, most)
         self._bytes += len(outside)

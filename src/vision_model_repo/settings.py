@@ -168,6 +168,15 @@ class Settings(BaseSettings):
     max_boxes: int = Field(64, ge=1, description="Most exemplar boxes for one prompt.")
     max_objects: int = Field(64, ge=1, description="Most objects meant by points or boxes in one image.")
     max_points: int = Field(64, ge=1, description="Most points on one object.")
+    max_request_points: int = Field(
+        16_384, ge=1, description="Most points on all objects of all images of one request together."
+    )
+    max_text_mb: int = Field(
+        8,
+        ge=1,
+        description="Most text of one JSON body that is not plain ASCII, in MB; an escape, such as `\\n`, counts as 3 "
+        "bytes.",
+    )
     max_dense_values: int = Field(
         50_000_000, ge=1, description="Most numbers written out as JSON lists in one answer; ask for a compact format."
     )

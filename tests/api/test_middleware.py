@@ -19,10 +19,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tests.api.conftest import IMAGE, LiveServer, Serve, engine_of
 from tests.api.stand_ins import GATE, SEEN
-from vision_model_repo.api.dependencies import admitted
 from vision_model_repo.api.middleware import Errors, FindRoute, RateLimit, Work
 from vision_model_repo.api.native.routes import NATIVE
 from vision_model_repo.api.routing import RouteTable
+from vision_model_repo.api.work import admitted
 from vision_model_repo.engine.admission import Admission
 from vision_model_repo.errors import NotFound
 from vision_model_repo.models.catalog import BUILT_IN, Catalog

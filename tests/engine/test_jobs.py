@@ -46,6 +46,17 @@ async def test_a_job_goes_from_pending_to_its_result() -> None:
     assert done.completed_at is not None and done.completed_at >= done.created_at
 
 
+async def test_events_of_a_job_that_is_deleted_meanwhile_tell_how_it_ended() -> None:
+    queue = JobQueue()
+    job = queue.submit("sam3", waiting_for(asyncio.Event()), total=1)
+    # Asked for, and not yet read.
+    events = queue.events(job.job_id)
+    await queue.delete(job.job_id)
+    assert [state.status async for state in events][-1] == "cancelled"
+    with pytest.raises(NotFound):
+        queue.events(job.job_id)
+
+
 async def test_who_reads_slowly_misses_nothing() -> None:
     async def work(progress: Progress) -> bytes:
         for done in range(1, 4):

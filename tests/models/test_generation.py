@@ -150,6 +150,13 @@ def test_top_p_leaves_the_fewest_tokens_that_make_up_the_share(top_p: float, pos
     assert {sampler(SCORES) for _ in range(400)} == possible
 
 
+@pytest.mark.parametrize("temperature", [1e-5, 1e-38, 1e-45, 5e-324])
+@pytest.mark.parametrize("scores", [SCORES, 1e4 * SCORES, torch.tensor([9.0, float("-inf"), 0.0, 8.9])])
+def test_a_tiny_temperature_is_as_good_as_none(temperature: float, scores: torch.Tensor) -> None:
+    sampler = Sampler(temperature, 1.0, 1)
+    assert {sampler(scores) for _ in range(20)} == {0}
+
+
 def test_a_high_temperature_makes_choices_even() -> None:
     sampler = Sampler(100.0, 1.0, 1)
     counts = torch.bincount(torch.tensor([sampler(SCORES) for _ in range(2000)]), minlength=4)

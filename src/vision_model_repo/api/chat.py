@@ -16,6 +16,11 @@ def check_texts(texts: Sequence[str], limits: Settings) -> None:
         raise TooLarge(f"The texts have {characters} characters; at most {limits.max_chat_characters} are accepted.")
 
 
+def most_parts(limits: Settings) -> int:
+    """Most parts, texts and images, of all messages of a conversation: several for each message and each image."""
+    return 4 * (limits.max_messages + limits.max_images)
+
+
 def new_tokens(wanted: int | None, limits: Settings) -> int | None:
     """Most tokens of an answer, for a `ChatRequest`. Raises InvalidInput for more than settings allow."""
     if wanted is None:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Annotated, TypeVar, cast
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import takewhile
+from typing import Annotated, Any, TypeVar, cast
 
 from fastapi import Depends, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
-from starlette.requests import ClientDisconnect
 
 from vision_model_repo.api.errors import UnsupportedMediaType
+from vision_model_repo.api.json_bounds import validator_of
+from vision_model_repo.api.json_counter import JsonCounter
 from vision_model_repo.engine.engine import Engine
-from vision_model_repo.errors import Busy
+from vision_model_repo.errors import TooLarge
+from vision_model_repo.settings import Settings
+
+LARGE_BYTES = 2**20
+SMALL_BYTES = 4096
+MAX_ERRORS = 1000
+"""More of them are not looked at one by one, which takes 5 us each."""
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -32,59 +39,6 @@ async def _get_engine(request: Request) -> Engine:
 EngineDependency = Annotated[Engine, Depends(_get_engine)]
 
 
-@asynccontextmanager
-async def admitted(request: Request) -> AsyncIterator[None]:
-    """A place for work of which only the body tells, as a route whose policy is work has one. Call it once the body
-    is read.
-
-    Raises:
-        Busy: every place is taken, or the server is shutting down.
-        ClientDisconnect: the client has hung up, and the work is cancelled.
-    """
-
-    async def gone() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    with engine_of(request).admission.enter():
-        async with cancelled_when_gone(gone):
-            yield
-
-
-@asynccontextmanager
-async def cancelled_when_gone(gone: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
-    """Cancels the block as soon as its client has hung up.
-
-    Args:
-        gone: returns when that has happened.
-
-    Raises:
-        ClientDisconnect: the client has hung up.
-        Busy: the block was cancelled for another reason, which is a shutdown.
-    """
-    work, left = asyncio.current_task(), False
-    assert work is not None
-
-    async def watch() -> None:
-        nonlocal left
-        await gone()
-        left = True
-        work.cancel()
-
-    watcher = asyncio.create_task(watch())
-    try:
-        yield
-    except asyncio.CancelledError:
-        if left:
-            raise ClientDisconnect from None
-        raise Busy("The server is shutting down. Try again in a moment.", retry_after=5) from None
-    finally:
-        watcher.cancel()
-        # Whoever cancelled this, an answer can still be sent.
-        while work.cancelling():
-            work.uncancel()
-
-
 def media_type(request: Request) -> str:
     """The type of the body, such as "application/json"; empty if the request does not say."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -97,7 +51,8 @@ def is_json(media: str) -> bool:
 async def read_json(request: Request, model: type[Body], *, strict: bool = True, any_type: bool = False) -> Body:
     """The body, parsed and checked by pydantic from its bytes.
 
-    Not in another thread, however large: pydantic keeps the interpreter's lock all the while, half a ms for each MB.
+    Not in another thread, however large: pydantic keeps the interpreter's lock all the while, half a ms for each MB of
+    base64. What would take longer is refused while it arrives.
 
     Args:
         strict: whether "0.5" is no number.
@@ -105,23 +60,71 @@ async def read_json(request: Request, model: type[Body], *, strict: bool = True,
 
     Raises:
         UnsupportedMediaType: the body is not JSON, or compressed.
+        TooLarge: it has more of anything than the schema and settings allow.
         RequestValidationError: the body does not fit the schema.
     """
     if not any_type and not is_json(media_type(request)):
         raise UnsupportedMediaType("Send a JSON body with the header Content-Type: application/json.")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("Send the body as it is, without Content-Encoding.")
-    data = await request.body()
+    settings = engine_of(request).settings
+    data = await _read_counted(request, JsonCounter(model, settings))
     try:
-        return model.model_validate_json(data, strict=strict)
+        return validator_of(model, settings).validate_json(data, strict=strict)
     except ValidationError as error:
         raise invalid_body(error) from None
 
 
-def invalid_body(error: ValidationError) -> RequestValidationError:
-    """The same error as FastAPI would raise, without the input."""
-    problems = error.errors(include_url=False, include_context=False, include_input=False)
-    return RequestValidationError([{**problem, "loc": ("body", *problem["loc"])} for problem in problems])
+async def _read_counted(request: Request, counter: JsonCounter) -> bytes:
+    """The body, counted while it arrives."""
+    chunks: list[bytes] = []
+    async for chunk in request.stream():
+        await counter.add_all(chunk)
+        if chunks and len(chunks[-1]) + len(chunk) <= SMALL_BYTES:
+            # A byte that came by itself is not to take forty.
+            chunks[-1] += chunk
+        else:
+            chunks.append(chunk)
+    if sum(map(len, chunks)) < LARGE_BYTES:
+        return b"".join(chunks)
+    # Without the interpreter's lock: 128 MB take a tenth of a second.
+    return await asyncio.to_thread(b"".join, chunks)
+
+
+def check_fields(model: type[Body], fields: Mapping[str, Any], settings: Settings) -> Body:
+    """The fields of a form, checked.
+
+    Raises:
+        TooLarge: a list has more items than settings allow.
+        RequestValidationError: they do not fit the schema.
+    """
+    try:
+        return validator_of(model, settings).validate_python(fields)
+    except ValidationError as error:
+        raise invalid_body(error) from None
+
+
+def invalid_body(error: ValidationError) -> RequestValidationError | TooLarge:
+    """The same error as FastAPI would raise, without the input; or that a list is too long."""
+    if (count := error.error_count()) > MAX_ERRORS:
+        message = f"{count} fields are wrong, or not known to this route."
+        return RequestValidationError([{"type": "too_many_errors", "loc": ("body",), "msg": message}])
+    problems = error.errors(include_url=False, include_input=False)
+    for problem in problems:
+        if problem["type"] == "too_long" and (told := problem.get("ctx", {})).get("field_type") == "List":
+            return _too_long(problem["loc"], told)
+    return RequestValidationError(
+        [{"type": each["type"], "loc": ("body", *each["loc"]), "msg": each["msg"]} for each in problems]
+    )
+
+
+def _too_long(location: Sequence[int | str], told: Mapping[str, Any]) -> TooLarge:
+    # What comes after may be the name of a kind of list, and no field.
+    name, *path = location or ("body",)
+    place = str(name) + "".join(f"[{index}]" for index in takewhile(lambda part: isinstance(part, int), path))
+    return TooLarge(
+        f"A list in {place} has {told['actual_length']} entries; at most {told['max_length']} are accepted."
+    )
 
 
 def json_body(model: type[Body]) -> Callable[[Request], Awaitable[Body]]:

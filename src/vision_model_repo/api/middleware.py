@@ -22,10 +22,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vision_model_repo.api.dependencies import cancelled_when_gone
 from vision_model_repo.api.errors import TooManyRequests, Unauthorized, refusal_of
 from vision_model_repo.api.protocols import Policy
 from vision_model_repo.api.routing import MATCH, RouteTable, match_of
+from vision_model_repo.api.work import cancelled_when_gone
 from vision_model_repo.errors import RequestTimeout, TooLarge
 
 logger = logging.getLogger(__name__)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 
 import anyio
 from sse_starlette import EventSourceResponse, ServerSentEvent
@@ -39,16 +38,23 @@ async def _until(
 
     over = asyncio.create_task(last_call())
     try:
-        async with aclosing(events):
-            while True:
-                coming = asyncio.ensure_future(anext(events, None))
-                try:
-                    await asyncio.wait((coming, over), return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    coming.cancel()
-                    await asyncio.wait((coming,))
-                if coming.cancelled() or (event := coming.result()) is None:
-                    return
-                yield event
+        while True:
+            coming = asyncio.ensure_future(anext(events, None))
+            try:
+                await asyncio.wait((coming, over), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                coming.cancel()
+                await _to_the_end(asyncio.wait((coming,)))
+            if coming.cancelled() or (event := coming.result()) is None:
+                return
+            yield event
     finally:
         over.cancel()
+        await _to_the_end(events.aclose())
+
+
+async def _to_the_end(closing: Awaitable[object]) -> None:
+    """Waits, even when the client has hung up: anyio then cancels every wait anew, and what the events come from could
+    not be closed while it is still at work."""
+    with anyio.CancelScope(shield=True):
+        await closing

@@ -25,15 +25,18 @@ async def gather_or_cancel(calls: Iterable[Callable[[], Coroutine[Any, Any, T]]]
     if len(calls) == 1:
         # The most frequent case needs no task of its own.
         return [await calls[0]()]
-    places = asyncio.Semaphore(at_once)
+    results: dict[int, T] = {}
+    # Few tasks share the calls: thousands, made at once, would hold up the event loop.
+    waiting = iter(enumerate(calls))
 
-    async def run(call: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        async with places:
-            return await call()
+    async def run() -> None:
+        for index, call in waiting:
+            results[index] = await call()
 
-    tasks = [asyncio.ensure_future(run(call)) for call in calls]
+    tasks = [asyncio.ensure_future(run()) for _ in range(min(at_once, len(calls)))]
     try:
-        return await asyncio.gather(*tasks)
+        await asyncio.gather(*tasks)
+        return [results[index] for index in range(len(calls))]
     finally:
         for task in tasks:
             task.cancel()

@@ -66,8 +66,9 @@ class Engine:
             offline=settings.hf_hub_offline,
             allowed=settings.allowed_model_ids,
         )
-        self.metrics = Metrics()
-        self.manager = ModelManager(settings, catalog or Catalog.installed(), hub, self.pixels, self.metrics)
+        catalog = catalog or Catalog.installed()
+        self.metrics = Metrics(known=catalog.__contains__)
+        self.manager = ModelManager(settings, catalog, hub, self.pixels, self.metrics)
         self.tracking = TrackingStore(
             self.manager,
             self.pixels,

@@ -173,9 +173,14 @@ class JobQueue:
             self._finish(job, JobStatus.CANCELLED, error=CANCELLED)
         return job.state
 
-    async def events(self, job_id: str) -> AsyncIterator[JobState]:
-        """Every state of a job from the first on, ending with the last."""
-        job = self._find(job_id)
+    def events(self, job_id: str) -> AsyncIterator[JobState]:
+        """Every state of a job from the first on, ending with the last, even if it is forgotten meanwhile.
+
+        Raises NotFound, at once.
+        """
+        return self._states(self._find(job_id))
+
+    async def _states(self, job: _Job) -> AsyncIterator[JobState]:
         seen = 0
         while True:
             changed = job.changed

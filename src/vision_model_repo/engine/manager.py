@@ -206,17 +206,22 @@ class ModelManager:
         try:
             return await self.load(deployment.model_type)
         except BaseException:
-            self.catalog.remove(deployment.model_type)
+            self._remove(deployment)
             raise
 
     async def undeploy(self, name: str) -> None:
         """Forgets a deployment and, after its requests in flight, frees its memory. Raises NotFound."""
         spec = self.catalog[name]
-        self.catalog.remove(name)
+        self._remove(spec)
         if (loading := self._loading.get(spec.model_type)) is not None:
             await asyncio.wait([loading.task])
         if (slot := self._slots.pop(spec.model_type, None)) is not None:
             await self._retire(slot)
+
+    def _remove(self, spec: ModelSpec) -> None:
+        # In this order: of a model that the catalog does not have, nothing more is counted.
+        self.catalog.remove(spec.model_type)
+        self._metrics.forget(spec.model_type)
 
     async def unload_all(self) -> None:
         await asyncio.gather(*(self.unload(model_type) for model_type in list(self._slots)))

@@ -27,10 +27,15 @@ Readings = Mapping[tuple[str, ...], float]
 
 
 class Metrics:
-    """The engine's metrics, in a registry of their own."""
+    """The engine's metrics, in a registry of their own.
 
-    def __init__(self) -> None:
+    Args:
+        known: whether there is a model of a name; of others nothing is counted. All are, where left out.
+    """
+
+    def __init__(self, known: Callable[[str], bool] = lambda model_type: True) -> None:
         self.registry = CollectorRegistry()
+        self._known = known
         self._stages = Histogram(
             "vision_stage_seconds",
             "Time of one image in each stage of its request.",
@@ -79,6 +84,8 @@ class Metrics:
 
     def answered(self, model_type: str, timings: Timings) -> None:
         """Counts one image's answer."""
+        if not self._known(model_type):
+            return
         self._last.labels(model_type).set(time.time())
         for stage in STAGES:
             self._stages.labels(model_type, stage).observe(getattr(timings, stage))
@@ -97,16 +104,27 @@ class Metrics:
 
     def failed(self, model_type: str, error: BaseException) -> None:
         """Counts one image that got no answer."""
-        self._failures.labels(model_type, type(error).__name__).inc()
+        if self._known(model_type):
+            self._failures.labels(model_type, type(error).__name__).inc()
 
     def batched(self, model_type: str, step: str, size: int, seconds: float) -> None:
         """Counts one pass over the device."""
-        self._batches.labels(model_type, step).observe(size)
-        self._passes.labels(model_type, step, size).observe(seconds)
+        if self._known(model_type):
+            self._batches.labels(model_type, step).observe(size)
+            self._passes.labels(model_type, step, size).observe(seconds)
 
     def unloaded(self, model_type: str, reason: Reason) -> None:
         """Counts one model that left memory."""
-        self._unloads.labels(model_type, reason).inc()
+        if self._known(model_type):
+            self._unloads.labels(model_type, reason).inc()
+
+    def forget(self, model_type: str) -> None:
+        """Drops all that was counted of a model that is no longer there, so that names do not add up for ever."""
+        for metric in (
+            *(self._stages, self._batches, self._encodings, self._failures),
+            *(self._passes, self._last, self._unloads),
+        ):
+            metric.remove_by_labels({"model_type": model_type})
 
     def gauge(self, name: str, documentation: str, labels: tuple[str, ...], read: Callable[[], Readings]) -> None:
         """Adds a gauge that is read whenever the metrics are."""

@@ -15,6 +15,7 @@ from torch import Tensor
 UNREADABLE = "\ufffd"
 """Stands for bytes that are no character yet."""
 LONGEST_SEED = 2**64
+COLDEST = torch.finfo(torch.float32).tiny
 
 
 class Sampler:
@@ -42,7 +43,10 @@ class Sampler:
         """One token by the scores (V,) of all."""
         if self._temperature == 0:
             return int(scores.argmax())
-        ranked, tokens = (scores.float() / self._temperature).softmax(dim=0).sort(descending=True, stable=True)
+        # From the highest score down, and by no less than float32 can divide by: a tiny temperature makes no infinity
+        # of the highest one, and all others impossible.
+        scores = (scores.float() - scores.max()) / max(self._temperature, COLDEST)
+        ranked, tokens = scores.softmax(dim=0).sort(descending=True, stable=True)
         # The most probable token stays, however little it takes to pass the share.
         before = ranked.cumsum(dim=0) - ranked
         ranked[1:][before[1:] >= self._top_p] = 0

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
+
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.api import stand_ins
-from tests.api.conftest import IMAGE
+from tests.api.conftest import IMAGE, engine_of
+from vision_model_repo.errors import VisionError
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -47,6 +51,30 @@ async def test_failures_are_counted_by_what_they_were(client: httpx.AsyncClient)
     assert response.status_code == 500
     samples = await scrape(client)
     assert samples["vision_failures_total", labels(model_type="seg_menter", error="ZeroDivisionError")] == 1
+
+
+async def test_a_deployment_that_is_removed_leaves_nothing_behind(client: httpx.AsyncClient) -> None:
+    manager = engine_of(client).manager
+    body = {"images": [IMAGE] * 4, "prompts": ["a"]}
+    spec = manager.catalog["detector"]
+    for number in range(3):
+        await manager.deploy(replace(spec, model_type=f"passing-{number}", family="detector"))
+        submitted = [client.post(f"/jobs/submit/passing-{number}", json=body) for _ in range(2)]
+        jobs = [(await each).json()["job_id"] for each in submitted]
+        # While the second one still has to be answered.
+        await client.get(f"/jobs/{jobs[0]}/events")
+        assert any("passing" in str(key) for key in await scrape(client))
+        await manager.undeploy(f"passing-{number}")
+        await asyncio.gather(*(client.get(f"/jobs/{job}/events") for job in jobs))
+    assert not [key for key in await scrape(client) if "passing" in str(key)]
+
+
+async def test_a_deployment_that_cannot_be_loaded_leaves_nothing_behind(client: httpx.AsyncClient) -> None:
+    manager = engine_of(client).manager
+    lost = replace(manager.catalog["detector"], model_type="lost", family="detector", variants=("nobody/nothing",))
+    with pytest.raises(VisionError):
+        await manager.deploy(replace(lost, demo=None))
+    assert not [key for key in await scrape(client) if "lost" in str(key)]
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from vision_model_repo.api.json_bounds import AtMost
+
 Library = Literal["open_clip", "sentence_transformers", "timm"]
+Texts = Annotated[list[str], AtMost(lambda limits: limits.max_texts)]
+ImageList = Annotated[list[str], AtMost(lambda limits: limits.max_images)]
 State = Literal["READY", "UNAVAILABLE"]
 
 IMAGE = "`http(s)` URL or base64 of an image, with or without a `data:` prefix, or a list of such."
@@ -61,26 +65,26 @@ class Downloads(IngrainModel):
 class IngrainTexts(Vectors):
     """Texts to embed."""
 
-    text: str | list[str] = Field(description="A text, or a list of them.", examples=["sample text"])
+    text: str | Texts = Field(description="A text, or a list of them.", examples=["sample text"])
 
 
 class IngrainImages(Vectors, Downloads):
     """Images to embed."""
 
-    image: str | list[str] = Field(description=IMAGE, examples=["https://example.com/image.jpg"])
+    image: str | ImageList = Field(description=IMAGE, examples=["https://example.com/image.jpg"])
 
 
 class IngrainPairs(Vectors, Downloads):
     """Texts and images to embed, either or both."""
 
-    text: str | list[str] | None = Field(None, description="A text, or a list of them.", examples=["sample text"])
-    image: str | list[str] | None = Field(None, description=IMAGE, examples=["https://example.com/image.jpg"])
+    text: str | Texts | None = Field(None, description="A text, or a list of them.", examples=["sample text"])
+    image: str | ImageList | None = Field(None, description=IMAGE, examples=["https://example.com/image.jpg"])
 
 
 class IngrainClassification(Named, Downloads):
     """Images to classify."""
 
-    image: str | list[str] = Field(description=IMAGE, examples=["https://example.com/image.jpg"])
+    image: str | ImageList = Field(description=IMAGE, examples=["https://example.com/image.jpg"])
 
 
 class IngrainMessage(IngrainModel):

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import Request
-from pydantic import ValidationError
 from pydantic_core import from_json
 from starlette.datastructures import FormData, UploadFile
 
-from vision_model_repo.api.dependencies import engine_of, invalid_body, is_json, media_type, read_json
+from vision_model_repo.api.dependencies import check_fields, engine_of, is_json, media_type, read_json
 from vision_model_repo.api.errors import UnsupportedMediaType
 from vision_model_repo.api.forms import open_form, read_file
+from vision_model_repo.api.json_bounds import lists_of
+from vision_model_repo.api.json_counter import JsonCounter
 from vision_model_repo.api.native.images import Source
 from vision_model_repo.api.native.inference import Inference, task_of
 from vision_model_repo.api.native.task import NativeTask, Options
 from vision_model_repo.api.openapi import content, schema_of
 from vision_model_repo.errors import InvalidInput
 from vision_model_repo.models.catalog import ModelSpec
+from vision_model_repo.settings import Settings
+
+OptionsT = TypeVar("OptionsT", bound=Options)
 
 JSON = "application/json"
 FORM = "multipart/form-data"
@@ -70,38 +74,41 @@ def _form_schema(options: type[Options]) -> dict[str, Any]:
 
 
 async def _read_form(request: Request, model: type[Options]) -> tuple[Options, list[bytes]]:
-    async with open_form(request, max_files=engine_of(request).settings.max_images) as form:
+    settings = engine_of(request).settings
+    async with open_form(request, max_files=settings.max_images) as form:
         images = [await read_file(f"images[{index}]", file) for index, file in enumerate(form.getlist("images"))]
         if not images:
             raise InvalidInput("images is empty. Send one or more files as the form field images.")
-        fields = form_fields(form, model.repeated, files=("images",))
-    try:
-        return model.model_validate(fields), images
-    except ValidationError as error:
-        raise invalid_body(error) from None
+        return await read_fields(form, model, settings, files=("images",)), images
 
 
-def form_fields(form: FormData, repeated: frozenset[str], *, files: Collection[str]) -> dict[str, Any]:
-    """Form fields by name, without those that are files. A value that is a JSON list is one.
+async def read_fields(form: FormData, model: type[OptionsT], settings: Settings, *, files: Collection[str]) -> OptionsT:
+    """Form fields, without those that are files. Where a list may be, a value that is a JSON list is one.
 
-    Args:
-        repeated: those that may come more than once, or as one JSON list.
+    Raises:
+        InvalidInput: a field is a file.
+        TooLarge: a list has more items than settings allow.
+        RequestValidationError: the fields do not fit the schema.
     """
+    given: dict[str, list[UploadFile | str]] = {}
+    for name, value in form.multi_items():
+        if name not in files:
+            given.setdefault(name, []).append(value)
+    counter = JsonCounter(model, settings)
     fields: dict[str, Any] = {}
-    for name in dict.fromkeys(form):
-        if name in files:
-            continue
-        values = [_value(name, value) for value in form.getlist(name)]
-        single = len(values) == 1 and (name not in repeated or isinstance(values[0], list))
-        fields[name] = values[0] if single else values
-    return fields
+    for name, values in given.items():
+        read = [await _value(name, value, counter if name in lists_of(model) else None) for value in values]
+        single = len(read) == 1 and (name not in model.repeated or isinstance(read[0], list))
+        fields[name] = read[0] if single else read
+    return check_fields(model, fields, settings)
 
 
-def _value(name: str, value: UploadFile | str) -> Any:
+async def _value(name: str, value: UploadFile | str, counter: JsonCounter | None) -> Any:
     if isinstance(value, UploadFile):
         raise InvalidInput(f"{name[:100]} is a file. Only images and videos are sent as files.")
-    if not value.lstrip().startswith("["):
+    if counter is None or not value.lstrip().startswith("["):
         return value
+    await counter.add_text(value)
     try:
         return from_json(value)
     except ValueError:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from vision_model_repo.api.chat import check_texts, new_tokens
+from vision_model_repo.api.json_bounds import AtMost
 from vision_model_repo.api.native.images import Picture
 from vision_model_repo.api.native.task import Answer, Arrays, Images, NativeTask, Options, Unit
 from vision_model_repo.api.wire import write, write_list, write_object
@@ -34,7 +35,9 @@ class ChatOptions(Options):
     )
     top_p: Unit = Field(1.0, description="Share of the probability to choose tokens from.", examples=[0.9])
     seed: int | None = Field(None, description="Equal seeds give equal answers.", examples=[1])
-    stop: list[str] = Field([], max_length=4, description="Texts before which an answer ends.", examples=[["\n"]])
+    stop: Annotated[list[str], AtMost(4)] = Field(
+        [], max_length=4, description="Texts before which an answer ends.", examples=[["\n"]]
+    )
 
 
 class ChatBody(ChatOptions, Images):

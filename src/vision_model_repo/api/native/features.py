@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
+from vision_model_repo.api.json_bounds import AtMost
 from vision_model_repo.api.native.images import Picture
 from vision_model_repo.api.native.task import Answer, Arrays, Images, NativeTask, Options, check_listed
 from vision_model_repo.api.wire import extend, write, write_array, write_base64, write_list, write_object
@@ -25,7 +26,7 @@ class FeatureOptions(Options):
 
     repeated: ClassVar[frozenset[str]] = frozenset({"include"})
 
-    include: list[FeatureName] = Field(
+    include: Annotated[list[FeatureName], AtMost(2)] = Field(
         ["last_hidden_state", "pooler_output"],
         min_length=1,
         description="Which features to give: of every token, of the whole image, or both.",

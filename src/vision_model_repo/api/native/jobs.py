@@ -126,11 +126,12 @@ async def delete_job(engine: EngineDependency, job_id: str) -> Message:
 @router.get("/{job_id}/events", policy=RESULTS, response_class=Response, responses={**EVENTS, **describe(404)})
 async def job_events(engine: EngineDependency, job_id: str) -> EventSourceResponse:
     """Server-sent events: the job, without its result, at every change of status and progress; ends with the job."""
-    engine.jobs.get(job_id)
+    # Found here, and not when the first event is sent: the job may be deleted before.
+    states = engine.jobs.events(job_id)
 
     async def events() -> AsyncGenerator[ServerSentEvent]:
         last = None
-        async for state in engine.jobs.events(job_id):
+        async for state in states:
             event = "progress" if state.status is last else "status"
             last = state.status
             yield ServerSentEvent(write(job_of(state)).decode(), event=event)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, Field
 
+from vision_model_repo.api.json_bounds import AtMost
 from vision_model_repo.api.native.task import Arrays, check_listed, rounded
 from vision_model_repo.api.wire import extend, write, write_base64, write_bits, write_list
 from vision_model_repo.errors import TooLarge
@@ -22,7 +23,7 @@ OutputFormat = Literal["rle", "polygons", "dense", "png"]
 class RunLengthMask(BaseModel):
     """A mask in COCO's compressed form; `pycocotools.mask.decode` reads it."""
 
-    size: list[int] = Field(description="Height and width in pixels.", examples=[[480, 640]])
+    size: Annotated[list[int], AtMost(2)] = Field(description="Height and width in pixels.", examples=[[480, 640]])
     counts: str = Field(description="Compressed run lengths.", examples=["`n\\\\4>1N2000O1"])
 
 

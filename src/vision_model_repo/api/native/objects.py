@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr
 
+from vision_model_repo.api.json_bounds import AtMost
 from vision_model_repo.api.native.geometry import Box, Point, Size, fit_box, fit_point
 from vision_model_repo.api.native.masks import FoundMasks
 from vision_model_repo.api.native.task import Options
@@ -17,6 +18,12 @@ from vision_model_repo.errors import InvalidInput, NotFound, TooLarge
 from vision_model_repo.settings import Settings
 from vision_model_repo.tasks.segmentation import ObjectPrompt
 
+Item = TypeVar("Item")
+PerImage = Annotated[list[Item], AtMost(lambda limits: limits.max_images)]
+PerObject = Annotated[list[Item], AtMost(lambda limits: limits.max_objects)]
+POINTS = AtMost(lambda limits: limits.max_request_points, together=True)
+LABELS = AtMost(lambda limits: limits.max_request_points, together=True)
+
 BY_OBJECT = ("points", "point_labels", "object_boxes", "mask_input")
 """Fields with a list for each image, which has an entry for each object."""
 
@@ -24,23 +31,23 @@ BY_OBJECT = ("points", "point_labels", "object_boxes", "mask_input")
 class ObjectOptions(Options):
     """Objects to outline, each meant by points, a box, or both."""
 
-    points: list[list[list[Point]]] | None = Field(
+    points: PerImage[PerObject[Annotated[list[Point], POINTS]]] | None = Field(
         None,
         description="For each image, for each object, points `[x, y]` in pixels. They mean this one object, and not "
         "all that look like it, and need no prompts.",
         examples=[[[[[80, 70]]]]],
     )
-    point_labels: list[list[list[Literal[0, 1]]]] | None = Field(
+    point_labels: PerImage[PerObject[Annotated[list[Literal[0, 1]], LABELS]]] | None = Field(
         None,
         description="For each point, 1 if it lies on the object (the default) or 0 if it lies beside it.",
         examples=[[[[1]]]],
     )
-    object_boxes: list[list[Box | None]] | None = Field(
+    object_boxes: PerImage[PerObject[Box | None]] | None = Field(
         None,
         description="For each image, for each object, a box `[x0, y0, x1, y1]` around it in pixels, or null.",
         examples=[[[[40, 30, 120, 110]]]],
     )
-    mask_input: list[list[str | None]] | None = Field(
+    mask_input: PerImage[PerObject[str | None]] | None = Field(
         None,
         description="For each image, for each object, one of the mask_ids of an earlier answer, which points or boxes "
         "are to correct, or null.",
@@ -116,6 +123,9 @@ def check_objects(options: ObjectOptions, images: int, limits: Settings) -> None
                 )
         for number in range(count):
             _check_object(options, index, number, limits)
+    together = sum(len(points) for row in options.points or [] for points in row)
+    if together > limits.max_request_points:
+        raise TooLarge(f"There are {together} points; at most {limits.max_request_points} are accepted in one request.")
 
 
 def _check_object(options: ObjectOptions, index: int, number: int, limits: Settings) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Discriminator, Tag
 
+from vision_model_repo.api.json_bounds import AtMost
 from vision_model_repo.errors import InvalidInput, TooLarge
 from vision_model_repo.settings import Settings
 
@@ -15,8 +16,10 @@ def _layout(value: Any) -> str:
     return "per_image" if nested else "shared"
 
 
+Phrases = Annotated[list[str], AtMost(lambda limits: limits.max_prompts)]
 Prompts = Annotated[
-    Annotated[list[str], Tag("shared")] | Annotated[list[list[str]], Tag("per_image")],
+    Annotated[Phrases, Tag("shared")]
+    | Annotated[list[Phrases], AtMost(lambda limits: limits.max_images), Tag("per_image")],
     Discriminator(_layout),
 ]
 PROMPTS = "What to look for: a list of phrases for all images, or one such list for each image."

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
+from vision_model_repo.api.json_bounds import AtMost
 from vision_model_repo.api.native.geometry import Box, fit_box
 from vision_model_repo.api.native.images import Picture
 from vision_model_repo.api.native.masks import (
@@ -20,7 +21,7 @@ from vision_model_repo.api.native.masks import (
     mask_arrays,
     write_masks,
 )
-from vision_model_repo.api.native.objects import ObjectOptions, ObjectResult, check_objects
+from vision_model_repo.api.native.objects import ObjectOptions, ObjectResult, PerImage, check_objects
 from vision_model_repo.api.native.prompts import PROMPT_EXAMPLES, PROMPTS, Prompts, check_prompts, prompts_of
 from vision_model_repo.api.native.task import Answer, Arrays, Images, NativeTask, Unit
 from vision_model_repo.api.wire import extend, write, write_list, write_object
@@ -36,6 +37,8 @@ from vision_model_repo.tasks.segmentation import (
     SegmentationResult,
 )
 
+Weight = Annotated[float, Field(gt=0)]
+BOXES = AtMost(lambda limits: limits.max_boxes)
 VISUAL = "visual"
 """What a prompt without words is called."""
 
@@ -48,7 +51,7 @@ class SegmentationOptions(ObjectOptions):
     prompts: Prompts | None = Field(None, description=PROMPTS, examples=PROMPT_EXAMPLES)
     threshold: Unit = Field(0.5, description="Least score of an instance, 0..1.", examples=[0.5])
     mask_threshold: Unit = Field(0.5, description="Least probability of a mask's pixel, 0..1.", examples=[0.5])
-    resolve_overlaps: bool | list[Annotated[float, Field(gt=0)]] = Field(
+    resolve_overlaps: bool | Annotated[list[Weight], AtMost(lambda limits: limits.max_prompts)] = Field(
         False,
         description="Give each pixel to one mask only, the one with the highest score; or, with a list of weights, "
         "one for each prompt, the highest score times weight.",
@@ -59,13 +62,13 @@ class SegmentationOptions(ObjectOptions):
         description="How masks are written: COCO's compressed run lengths, polygons, lists of 0 and 1, or base64 PNGs.",
         examples=["rle"],
     )
-    boxes: list[list[Box]] | None = Field(
+    boxes: PerImage[Annotated[list[Box], BOXES]] | None = Field(
         None,
         description="Exemplar boxes of each image, `[x0, y0, x1, y1]` in pixels. They accompany every prompt, or, "
         f"without prompts, are a prompt by themselves that the answer calls {VISUAL!r}.",
         examples=[[[[40, 30, 120, 110]]]],
     )
-    box_labels: list[list[Literal[0, 1]]] | None = Field(
+    box_labels: PerImage[Annotated[list[Literal[0, 1]], BOXES]] | None = Field(
         None,
         description="For each box, 1 to find what it shows (the default) or 0 to leave that out.",
         examples=[[[1]]],

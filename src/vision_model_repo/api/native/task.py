@@ -8,8 +8,9 @@ from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, FailFast, Field
+from pydantic import BaseModel, ConfigDict, Field
 
+from vision_model_repo.api.json_bounds import AtMost
 from vision_model_repo.api.native.answer import Answer
 from vision_model_repo.api.native.images import Picture, WireImage
 from vision_model_repo.api.native.models import ModelId
@@ -40,7 +41,7 @@ class Options(BaseModel):
 class Images(BaseModel):
     """The images of a request."""
 
-    images: Annotated[list[WireImage], FailFast()] = Field(
+    images: Annotated[list[WireImage], AtMost(lambda limits: limits.max_images)] = Field(
         min_length=1,
         description="One or more images: base64 strings (with or without a `data:` prefix), `http(s)` URLs, or objects "
         "that say which of the two they are, or that name an image stored before by its id.",

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from vision_model_repo.api.json_bounds import AtMost
 from vision_model_repo.api.native.geometry import Box, Point, fit_box, fit_point
 from vision_model_repo.api.native.masks import MASK_WRITERS, Corner, OutputFormat, RunLengthMask, check_masks
 from vision_model_repo.api.native.models import ModelType
-from vision_model_repo.api.native.prompts import check_phrase
+from vision_model_repo.api.native.prompts import Phrases, check_phrase
 from vision_model_repo.api.native.task import Options, Unit
 from vision_model_repo.api.native.video import EXAMPLES, WireVideo
 from vision_model_repo.api.wire import extend, write, write_list, write_object
@@ -33,6 +34,9 @@ MASK_FIELDS: dict[OutputFormat, str] = {
 }
 
 
+POINTS = AtMost(lambda limits: limits.max_points)
+
+
 class ObjectOnFrame(BaseModel):
     """What means one object on one frame: points, a box or both, or else its mask."""
 
@@ -46,10 +50,10 @@ class ObjectOnFrame(BaseModel):
         examples=[1],
     )
     frame_index: int = Field(0, ge=0, description="Frame that this is about, from 0.", examples=[0])
-    points: list[Point] = Field(
+    points: Annotated[list[Point], POINTS] = Field(
         default_factory=list, description="Points `[x, y]` in pixels of the frame.", examples=[[[80, 70]]]
     )
-    point_labels: list[Literal[0, 1]] | None = Field(
+    point_labels: Annotated[list[Literal[0, 1]], POINTS] | None = Field(
         None,
         description="For each point, 1 if it lies on the object (the default) or 0 if it lies beside it.",
         examples=[[1]],
@@ -70,7 +74,7 @@ class Prompted(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    prompts: list[ObjectOnFrame] = Field(
+    prompts: Annotated[list[ObjectOnFrame], AtMost(lambda limits: limits.max_track_prompts)] = Field(
         min_length=1,
         description="One or more objects on frames. What is said of an object on a second frame corrects it from there "
         "on; on the same frame it replaces what was said before.",
@@ -89,8 +93,8 @@ class TrackingOptions(Options):
         "are then followed from frame to frame.",
         examples=["sam3", "sam2_video"],
     )
-    phrases: list[str] = Field(default_factory=list, description="What to look for.", examples=[["red cube", "person"]])
-    prompts: list[ObjectOnFrame] = Field(
+    phrases: Phrases = Field(default_factory=list, description="What to look for.", examples=[["red cube", "person"]])
+    prompts: Annotated[list[ObjectOnFrame], AtMost(lambda limits: limits.max_track_prompts)] = Field(
         default_factory=list,
         description="Objects that are meant, each on a frame.",
         examples=[[{"object_id": 1, "frame_index": 0, "points": [[80, 70]]}]],

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from fastapi import Request
-from pydantic import ValidationError
 from starlette.datastructures import FormData
 
-from vision_model_repo.api.dependencies import engine_of, invalid_body, is_json, media_type, read_json
+from vision_model_repo.api.dependencies import engine_of, is_json, media_type, read_json
 from vision_model_repo.api.errors import UnsupportedMediaType
 from vision_model_repo.api.forms import open_form, read_file, read_video_file
-from vision_model_repo.api.native.body import FORM, JSON, form_fields
+from vision_model_repo.api.native.body import FORM, JSON, read_fields
 from vision_model_repo.api.native.tracking import TrackingOptions
 from vision_model_repo.api.native.video import VideoGiven
 from vision_model_repo.api.openapi import content, schema_of
@@ -56,13 +55,10 @@ async def read_tracking(
     if media != FORM:
         raise UnsupportedMediaType(f"Send the body as {JSON} or {FORM}, and say so in Content-Type.")
     # One more than may be, so that the refusal is in the words of the video's own check.
-    async with open_form(request, max_files=engine_of(request).settings.max_video_frames + 1) as form:
+    settings = engine_of(request).settings
+    async with open_form(request, max_files=settings.max_video_frames + 1) as form:
         video = await _video(form)
-        fields = form_fields(form, options.repeated, files=FILES)
-    try:
-        return options.model_validate(fields), video
-    except ValidationError as error:
-        raise invalid_body(error) from None
+        return await read_fields(form, options, settings, files=FILES), video
 
 
 def describe_tracking(body: type[TrackingOptions], options: type[TrackingOptions]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
+from vision_model_repo.api.json_bounds import AtMost
 from vision_model_repo.api.native.images import ImageSource, Source, WireImage, is_url
 from vision_model_repo.engine.concurrency import gather_or_cancel
 from vision_model_repo.engine.engine import Engine
@@ -42,7 +43,9 @@ def _form(value: object) -> str | None:
 
 
 WireVideo = Annotated[
-    Annotated[str, Tag("string")] | Annotated[VideoSource, Tag("object")] | Annotated[list[WireImage], Tag("frames")],
+    Annotated[str, Tag("string")]
+    | Annotated[VideoSource, Tag("object")]
+    | Annotated[list[WireImage], AtMost(lambda limits: limits.max_video_frames), Tag("frames")],
     Discriminator(_form, custom_error_type="video", custom_error_message=KIND),
 ]
 VideoGiven = str | VideoSource | VideoBytes | Sequence[Source]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Discriminator, FailFast, Field, Tag
+from pydantic import BaseModel, Discriminator, Field, Tag
+
+from vision_model_repo.api.chat import most_parts
+from vision_model_repo.api.json_bounds import AtMost
 
 MAX_STOPS = 4
 
@@ -51,7 +54,7 @@ def _shape(value: Any) -> str | None:
 
 
 Content = Annotated[
-    Annotated[str, Tag("text")] | Annotated[list[Part], Tag("parts")],
+    Annotated[str, Tag("text")] | Annotated[list[Part], AtMost(most_parts, together=True), Tag("parts")],
     Discriminator(
         _shape,
         custom_error_type="content",
@@ -79,7 +82,7 @@ class CompletionBody(BaseModel):
     model: str = Field(
         description="A model that `GET /v1/models` lists, or the id of a checkpoint of one.", examples=["vlm"]
     )
-    messages: Annotated[list[Message], FailFast()] = Field(
+    messages: Annotated[list[Message], AtMost(lambda limits: limits.max_messages)] = Field(
         min_length=1, description="The conversation so far.", examples=[[{"role": "user", "content": "Hello!"}]]
     )
     max_completion_tokens: int | None = Field(
@@ -93,7 +96,7 @@ class CompletionBody(BaseModel):
         None, ge=0, le=1, description="Share of the probability to choose tokens from.", examples=[0.9]
     )
     seed: int | None = Field(None, description="Equal seeds give equal answers.", examples=[1])
-    stop: str | list[str] | None = Field(
+    stop: str | Annotated[list[str], AtMost(MAX_STOPS)] | None = Field(
         None, description=f"Up to {MAX_STOPS} texts before which the answer ends.", examples=["\n"]
     )
     stream: bool | None = Field(
@@ -102,8 +105,8 @@ class CompletionBody(BaseModel):
     stream_options: StreamOptions | None = Field(None, description="How to stream.")
     n: int | None = Field(None, description="Answers; one is given.", examples=[1])
     # Unknown to these models. Null, or the value that changes nothing, is as good as leaving them out.
-    tools: list[Any] | None = Field(None, description="Not supported.", examples=[[]])
-    functions: list[Any] | None = Field(None, description="Not supported.", examples=[[]])
+    tools: Annotated[list[Any], AtMost(128)] | None = Field(None, description="Not supported.", examples=[[]])
+    functions: Annotated[list[Any], AtMost(128)] | None = Field(None, description="Not supported.", examples=[[]])
     logprobs: bool | None = Field(None, description="Not supported.", examples=[False])
     frequency_penalty: float | None = Field(None, description="Not supported, unless 0.", examples=[0])
     presence_penalty: float | None = Field(None, description="Not supported, unless 0.", examples=[0])
@@ -155,7 +158,7 @@ def _texts(value: Any) -> str | None:
 
 
 Texts = Annotated[
-    Annotated[str, Tag("text")] | Annotated[list[str], Tag("texts")],
+    Annotated[str, Tag("text")] | Annotated[list[str], AtMost(lambda limits: limits.max_texts), Tag("texts")],
     Discriminator(
         _texts,
         custom_error_type="input",

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from fastapi import Request
-from pydantic import ValidationError
 from pydantic_core import from_json
 from starlette.datastructures import FormData, UploadFile
 
-from vision_model_repo.api.dependencies import invalid_body, media_type
+from vision_model_repo.api.dependencies import check_fields, engine_of, media_type
 from vision_model_repo.api.errors import UnsupportedMediaType
 from vision_model_repo.api.forms import open_form, read_file
+from vision_model_repo.api.json_counter import JsonCounter
 from vision_model_repo.api.openapi import content, schema_of
 from vision_model_repo.api.pixano.media import Media
 from vision_model_repo.api.pixano.wire import WireModel
@@ -34,12 +34,14 @@ async def read_form(request: Request, model: type[Body], field: str, *, most: in
     Raises:
         UnsupportedMediaType: the body is no form.
         InvalidInput: metadata or files are missing or cannot be read.
+        TooLarge: metadata has more of anything than the schema and settings allow.
         RequestValidationError: metadata does not fit the schema.
     """
     if media_type(request) != FORM:
         raise UnsupportedMediaType(f"Send a form, {FORM}, with the field metadata and files as {field}.")
+    settings = engine_of(request).settings
     async with open_form(request, max_files=most + 1) as form:
-        metadata = await _metadata(form)
+        metadata = await _metadata(form, JsonCounter(model, settings))
         files: list[Media] = [await read_file(field, file) for file in form.getlist(field)]
     if not files:
         raise InvalidInput(f"The form has no file {field}.")
@@ -47,17 +49,15 @@ async def read_form(request: Request, model: type[Body], field: str, *, most: in
         raise InvalidInput(f"The form has {len(files)} files {field}; at most {most} are accepted.")
     name = "video" if field == "frames" else field
     stand_in = UPLOADED if field == "image" else [UPLOADED] * len(files)
-    try:
-        return model.model_validate({**metadata, name: stand_in}), files
-    except ValidationError as error:
-        raise invalid_body(error) from None
+    return check_fields(model, {**metadata, name: stand_in}, settings), files
 
 
-async def _metadata(form: FormData) -> dict[str, Any]:
+async def _metadata(form: FormData, counter: JsonCounter) -> dict[str, Any]:
     part = form.get("metadata")
     if part is None:
         raise InvalidInput("The form has no field metadata. It is a JSON object with model and all but the media.")
-    text = await part.read() if isinstance(part, UploadFile) else part
+    text = await part.read() if isinstance(part, UploadFile) else part.encode(errors="replace")
+    await counter.add_all(text)
     try:
         metadata = from_json(text)
     except ValueError:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
+from vision_model_repo.api.json_bounds import AtMost
 from vision_model_repo.api.pixano.media import Media, read_picture
 from vision_model_repo.api.pixano.task import Capability, CapabilityRequest
 from vision_model_repo.engine.engine import Engine
@@ -15,6 +16,7 @@ from vision_model_repo.errors import TooLarge
 from vision_model_repo.models.catalog import ModelSpec
 from vision_model_repo.tasks.detection import DetectionRequest, DetectionResult
 
+Classes = Annotated[list[str], AtMost(lambda limits: limits.max_prompts)]
 Unit = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -25,7 +27,7 @@ class PixanoDetectionRequest(CapabilityRequest):
         description="URL, or data URI with base64; or a path, where settings allow one.",
         examples=["http://images.cocodataset.org/val2017/000000039769.jpg"],
     )
-    classes: list[str] | str | None = Field(
+    classes: Classes | str | None = Field(
         None,
         description="What to find; a model with classes of its own needs none.",
         examples=[["cat", "remote control"]],

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
+from vision_model_repo.api.json_bounds import AtMost
 from vision_model_repo.api.pixano.media import Media, read_picture
 from vision_model_repo.api.pixano.task import Capability, CapabilityRequest
 from vision_model_repo.engine.concurrency import gather_or_cancel
@@ -21,12 +22,14 @@ from vision_model_repo.tasks.embedding import EmbeddingRequest, EmbeddingResult
 class PixanoEmbeddingRequest(CapabilityRequest):
     """Images or texts, one kind of them."""
 
-    image: list[str] | str | None = Field(
+    image: Annotated[list[str], AtMost(lambda limits: limits.max_images)] | str | None = Field(
         None,
         description="Images, each a URL or a data URI with base64; or a path, where settings allow one.",
         examples=["https://example.com/cat.jpg"],
     )
-    text: list[str] | str | None = Field(None, description="Texts, where there is no image.", examples=[["a cat"]])
+    text: Annotated[list[str], AtMost(lambda limits: limits.max_texts)] | str | None = Field(
+        None, description="Texts, where there is no image.", examples=[["a cat"]]
+    )
     normalize: bool = Field(True, description="Scale every vector to unit length.", examples=[True])
 
     @model_validator(mode="after")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from vision_model_repo.api.json_bounds import AtMost
 from vision_model_repo.api.native.geometry import Box, Point, Size, fit_box, fit_point
 from vision_model_repo.api.pixano.media import Media, read_picture
 from vision_model_repo.api.pixano.task import Capability, CapabilityRequest
@@ -19,6 +20,9 @@ from vision_model_repo.models.catalog import ModelSpec
 from vision_model_repo.settings import Settings
 from vision_model_repo.tasks.segmentation import ObjectMasks, ObjectPrompt, SegmentationRequest, SegmentationResult
 
+POINTS = AtMost(lambda limits: limits.max_points)
+PROMPTS = AtMost(lambda limits: limits.max_objects)
+
 
 class PixanoSegmentationRequest(CapabilityRequest):
     """An image, and what is meant in it. Embeddings are kept by the server; those that are sent are not needed."""
@@ -27,13 +31,13 @@ class PixanoSegmentationRequest(CapabilityRequest):
         description="URL, or data URI with base64; or a path, where settings allow one.",
         examples=["data:image/png;base64,iVBORw0KGgo..."],
     )
-    points: list[list[Point]] | None = Field(
+    points: Annotated[list[Annotated[list[Point], POINTS]], PROMPTS] | None = Field(
         None, description="For each prompt, points `[x, y]` in pixels.", examples=[[[[200, 175]]]]
     )
-    labels: list[list[int]] | None = Field(
+    labels: Annotated[list[Annotated[list[int], POINTS]], PROMPTS] | None = Field(
         None, description="For each point, 1 on the object (the default) or 0 beside it.", examples=[[[1]]]
     )
-    boxes: list[Box] | None = Field(
+    boxes: Annotated[list[Box], PROMPTS] | None = Field(
         None, description="For each prompt, a box `[x1, y1, x2, y2]` in pixels.", examples=[[[40, 30, 120, 110]]]
     )
     mask_input: WireArray | None = Field(None, description="For each prompt, logits of an earlier answer to correct.")

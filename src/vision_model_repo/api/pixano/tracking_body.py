@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from vision_model_repo.api.json_bounds import AtMost
 from vision_model_repo.api.native.geometry import Box, Point, Size, fit_point
-from vision_model_repo.api.pixano.segmentation import clip_box
+from vision_model_repo.api.pixano.detection import Classes
+from vision_model_repo.api.pixano.segmentation import POINTS, clip_box
 from vision_model_repo.api.pixano.task import CapabilityRequest
 from vision_model_repo.api.pixano.wire import WireMask, WireModel
 from vision_model_repo.errors import TooLarge
 from vision_model_repo.settings import Settings
 from vision_model_repo.tasks.segmentation import ObjectPrompt
 from vision_model_repo.tasks.tracking import TrackPrompt
+
+PROMPTS = AtMost(lambda limits: limits.max_track_prompts)
+KEYFRAME_POINTS = AtMost(lambda limits: limits.max_track_prompts * limits.max_points, together=True)
 
 
 class TrackPoint(WireModel):
@@ -37,7 +42,9 @@ class TrackBox(WireModel):
 class TrackMeaning(WireModel):
     """Points and a box, or a mask."""
 
-    points: list[TrackPoint] | None = Field(None, description="Points on and beside the object.")
+    points: Annotated[list[TrackPoint], KEYFRAME_POINTS] | None = Field(
+        None, description="Points on and beside the object."
+    )
     box: TrackBox | None = Field(None, description="Box around the object.")
     mask: WireMask | None = Field(None, description="Mask of the object; then no points and no box.")
 
@@ -76,33 +83,35 @@ class TrackInterval(WireModel):
 class PixanoTrackingRequest(CapabilityRequest):
     """A video, and what is to be tracked in it: objects that are meant, or classes."""
 
-    video: list[str] | str = Field(
+    video: Annotated[list[str], AtMost(lambda limits: limits.max_video_frames)] | str = Field(
         description="Frames, or a video file; each a URL or a data URI, or a path where settings allow one.",
         examples=["https://example.com/clip.mp4"],
     )
-    objects_ids: list[int] = Field(
+    objects_ids: Annotated[list[int], PROMPTS] = Field(
         default_factory=list,
         description="Ids of the objects; one that is corrected on another frame, again.",
         examples=[[1, 2]],
     )
-    frame_indexes: list[int] = Field(
+    frame_indexes: Annotated[list[int], PROMPTS] = Field(
         default_factory=list, description="For each object, the frame on which it is meant.", examples=[[0, 0]]
     )
-    keyframes: list[TrackKeyframe] | None = Field(None, description="For each object, what means it.")
-    points: list[list[Point]] | None = Field(
+    keyframes: Annotated[list[TrackKeyframe], PROMPTS] | None = Field(
+        None, description="For each object, what means it."
+    )
+    points: Annotated[list[Annotated[list[Point], POINTS]], PROMPTS] | None = Field(
         None, description="For each object, points, where there are no keyframes.", examples=[[[[80, 70]]]]
     )
-    labels: list[list[Literal[0, 1]]] | None = Field(
+    labels: Annotated[list[Annotated[list[Literal[0, 1]], POINTS]], PROMPTS] | None = Field(
         None, description="For each point, 1 on the object or 0 beside it.", examples=[[[1]]]
     )
-    boxes: list[Box] | None = Field(
+    boxes: Annotated[list[Box], PROMPTS] | None = Field(
         None, description="For each object, a box of two corners.", examples=[[[40, 30, 120, 110]]]
     )
     propagate: bool | None = Field(
         None, description="False to answer the frames alone on which objects are meant.", examples=[True]
     )
     interval: TrackInterval | None = Field(None, description="Frames to track; else from the first prompt to the end.")
-    classes: list[str] | str | None = Field(
+    classes: Classes | str | None = Field(
         None, description="What to look for and track; anything, where no object is meant.", examples=[["car"]]
     )
     box_threshold: float | None = Field(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from vision_model_repo.api.chat import most_parts
+from vision_model_repo.api.json_bounds import AtMost
 from vision_model_repo.api.pixano.media import Media, read_picture
 from vision_model_repo.api.pixano.task import Capability, CapabilityRequest
 from vision_model_repo.api.pixano.wire import WireModel
@@ -55,7 +57,9 @@ class PixanoMessage(WireModel):
     """What one side of a conversation says."""
 
     role: Literal["system", "user", "assistant"] = Field(description="Which side.", examples=["user"])
-    content: str | list[ChatPart] = Field(description="What it says.", examples=["What is this?"])
+    content: str | Annotated[list[ChatPart], AtMost(most_parts, together=True)] = Field(
+        description="What it says.", examples=["What is this?"]
+    )
 
     @property
     def parts(self) -> list[ChatPart]:
@@ -67,10 +71,10 @@ class PixanoMessage(WireModel):
 class PixanoVlmRequest(CapabilityRequest):
     """A prompt about images, or a conversation to be continued."""
 
-    prompt: str | list[PixanoMessage] = Field(
+    prompt: str | Annotated[list[PixanoMessage], AtMost(lambda limits: limits.max_messages)] = Field(
         description="A prompt, or chat messages, which may hold images.", examples=["How many red objects are there?"]
     )
-    images: list[str] | None = Field(
+    images: Annotated[list[str], AtMost(lambda limits: limits.max_images)] | None = Field(
         None, description="Images, each a URL or a data URI.", examples=[["https://example.com/cat.jpg"]]
     )
     max_new_tokens: int = Field(ge=1, le=100_000, description="Most tokens of the answer.", examples=[32])

@@ -17,9 +17,15 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from vision_model_repo.api.json_bounds import AtMost
 from vision_model_repo.api.wire import write
 from vision_model_repo.errors import InvalidInput
 from vision_model_repo.formats.masks import RunLengths, coco_rle, from_coco_rle
+
+MAX_AXES = 8
+LISTED = AtMost(262_144, together=True)
+"""Numbers of arrays and masks that are lists, such as the logits of four prompts, which take 25 ms to read.
+As base64, which has no such limit, they take 1."""
 
 
 class WireModel(BaseModel):
@@ -31,11 +37,13 @@ class WireModel(BaseModel):
 class WireArray(WireModel):
     """An array of float32, in the form of either contract."""
 
-    shape: list[Annotated[int, Field(ge=1)]] = Field(min_length=1, description="Its shape.", examples=[[1, 3]])
+    shape: Annotated[list[Annotated[int, Field(ge=1)]], AtMost(MAX_AXES)] = Field(
+        min_length=1, max_length=MAX_AXES, description="Its shape.", examples=[[1, 3]]
+    )
     data: str | None = Field(
         None, description="Base64 of its numbers, little-endian float32, the last axis fastest.", examples=["ZmZmPw=="]
     )
-    values: list[float] | None = Field(
+    values: Annotated[list[float], LISTED] | None = Field(
         None, description="Its numbers as a list, where there is no data.", examples=[[0.9]]
     )
 
@@ -62,7 +70,7 @@ class WireMask(WireModel):
     """A mask as COCO's run lengths."""
 
     size: tuple[int, int] = Field(description="Height and width in pixels.", examples=[[8, 16]])
-    counts: str | list[Annotated[int, Field(ge=0)]] = Field(
+    counts: str | Annotated[list[Annotated[int, Field(ge=0)]], LISTED] = Field(
         description="Run lengths in COCO's compressed form, or as numbers, zeros first.", examples=["04"]
     )
 

@@ -46,7 +46,7 @@ class Target:
 
 
 NOT_AN_IMAGE = "!"
-NO_MODEL = {"model": "nobody/nothing"}
+NO_MODEL = {"model": "nothing"}
 PROMPTED = {"images": [NOT_AN_IMAGE], "prompts": ["cat"]}
 CLICKS = ("images", "prompts", "points", "point_labels", "object_boxes", "mask_input", "boxes", "box_labels")
 TRACKED = {"video": NOT_AN_IMAGE, "phrases": ["cat"]}
@@ -91,7 +91,7 @@ TARGETS = (
     Target("/ingrain/classify_image", {"name": "nothing", "image": ["a"]}, ("image",)),
     Target("/ingrain/unload_model", {"name": "nothing"}, ("name",)),
     Target("/ingrain/delete_model", {"name": "nothing"}, ("name",), method="DELETE"),
-    Target("/openai/v1/embeddings", {**NO_MODEL, "input": ["a"]}, ("input", "dimensions")),
+    Target("/openai/v1/embeddings", {**NO_MODEL, "input": []}, ("input", "dimensions")),
     Target(
         "/openai/v1/chat/completions",
         {**NO_MODEL, "messages": [{"role": "user", "content": "?"}]},

@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
 from vision_model_repo.api.errors import UnsupportedMediaType
-from vision_model_repo.api.json_bounds import validator_of
+from vision_model_repo.api.json_bounds import SLACK, validator_of
 from vision_model_repo.api.json_counter import JsonCounter
 from vision_model_repo.engine.engine import Engine
 from vision_model_repo.errors import TooLarge
@@ -111,20 +111,18 @@ def invalid_body(error: ValidationError) -> RequestValidationError | TooLarge:
         return RequestValidationError([{"type": "too_many_errors", "loc": ("body",), "msg": message}])
     problems = error.errors(include_url=False, include_input=False)
     for problem in problems:
-        if problem["type"] == "too_long" and (told := problem.get("ctx", {})).get("field_type") == "List":
-            return _too_long(problem["loc"], told)
+        if problem["type"] == "too_long" and (told := problem.get("ctx", {}))["max_length"] > SLACK:
+            return _far_too_long(problem["loc"], told["actual_length"])
     return RequestValidationError(
         [{"type": each["type"], "loc": ("body", *each["loc"]), "msg": each["msg"]} for each in problems]
     )
 
 
-def _too_long(location: Sequence[int | str], told: Mapping[str, Any]) -> TooLarge:
+def _far_too_long(location: Sequence[int | str], count: int) -> TooLarge:
     # What comes after may be the name of a kind of list, and no field.
     name, *path = location or ("body",)
     place = str(name) + "".join(f"[{index}]" for index in takewhile(lambda part: isinstance(part, int), path))
-    return TooLarge(
-        f"A list in {place} has {told['actual_length']} entries; at most {told['max_length']} are accepted."
-    )
+    return TooLarge(f"A list in {place} has {count} entries, which is far more than are accepted. Send fewer.")
 
 
 def json_body(model: type[Body]) -> Callable[[Request], Awaitable[Body]]:

@@ -22,6 +22,8 @@ from vision_model_repo.settings import Settings
 
 SPARE = 4_000
 """More of everything than a schema needs, for fields that it does not know and for values of any type."""
+SLACK = 100
+"""How many items too many a list may have, at least, to be refused in words of its own, once it is checked."""
 DICT_MEMBERS = 4
 """Members of a dictionary of anything, beyond those that are spare."""
 
@@ -34,7 +36,8 @@ Limit = int | Callable[[Settings], int]
 class AtMost:
     """Says in a schema how many items a list may have: `Annotated[list[str], AtMost(4)]`.
 
-    Such a list is checked up to its first wrong item, and by `validator_of` up to that length.
+    Such a list is checked up to its first wrong item, and by `validator_of` no further than to twice that length. What
+    is a little too long is refused later, by those who know what is in it.
 
     Args:
         limit: most items, a number or what settings say.
@@ -70,7 +73,8 @@ def most_of(model: type[BaseModel], settings: Settings) -> JsonSize:
 
 
 def validator_of(model: type[BaseModel], settings: Settings) -> SchemaValidator:
-    """Checks bodies of this schema, and the lengths of its lists against settings."""
+    """Checks bodies of this schema; lists that are far longer than settings allow are an error of type too_long, with
+    a `max_length` above `SLACK`."""
     return _validator_of(model, _Same(settings))
 
 
@@ -120,7 +124,11 @@ def _with_lengths(schema: Any, settings: Settings) -> Any:
         return schema
     most = (schema.get("metadata") or {}).get(_AT_MOST) if schema.get("type") == "list" else None
     copied = {key: _with_lengths(value, settings) for key, value in schema.items()}
-    return copied if most is None else {**copied, "max_length": most.count(settings)}
+    if most is None:
+        return copied
+    count = most.count(settings)
+    length = count + max(count, SLACK)
+    return {**copied, "max_length": min(length, copied.get("max_length", length))}
 
 
 class _Walk:

@@ -12,6 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from vision_model_repo import __version__
 from vision_model_repo.api import errors, middleware, openapi
+from vision_model_repo.api.connections.install import install as bound_connections
 from vision_model_repo.api.ingrain.routes import INGRAIN
 from vision_model_repo.api.native.routes import NATIVE
 from vision_model_repo.api.openai.routes import OPENAI
@@ -55,6 +56,7 @@ def create_app(settings: Settings | None = None, *, catalog: Catalog | None = No
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         log_somewhere(settings.log_level)
+        bound_connections(settings)
         app.state.engine = engine = Engine(settings, catalog)
         try:
             await engine.start()

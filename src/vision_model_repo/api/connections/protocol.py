@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import socket
+import struct
 import urllib.parse
 from enum import Enum
 from http import HTTPStatus
@@ -24,6 +26,7 @@ from vision_model_repo.api.connections.table import ConnectionTable
 
 MAX_PIPELINE = 32
 """Requests of one connection that wait for the answer to an earlier one."""
+FORGET_AT_ONCE = struct.pack("ii", 1, 0)
 UNIX = ("unix", 0)
 WHOLE_BODY_FOLLOWS = b"POST / HTTP/1.1\r\n%b\r\n\r\n"
 
@@ -97,6 +100,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def cut(self, reason: str) -> None:
         self._table.count(reason)
+        if (raw := self.transport.get_extra_info("socket")) is not None:
+            # Otherwise the system would go on for minutes to keep what a client does not read.
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, FORGET_AT_ONCE)
         self.transport.abort()
 
     # What the transport calls

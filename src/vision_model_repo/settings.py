@@ -272,7 +272,15 @@ class Settings(BaseSettings):
     max_job_results_mb: int = Field(512, ge=1, description="Memory for the results of finished jobs in MB.")
     job_ttl_seconds: float = Field(3600.0, gt=0, description="Time for which a finished job is remembered.")
 
-    @field_validator("cors_origins", "api_keys", "allowed_model_ids", "preload_models", "media_roots", "trusted_proxies", mode="before")
+    @field_validator(
+        "cors_origins",
+        "api_keys",
+        "allowed_model_ids",
+        "preload_models",
+        "media_roots",
+        "trusted_proxies",
+        mode="before",
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

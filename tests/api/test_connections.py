@@ -178,7 +178,11 @@ def test_what_follows_a_large_body_counts_by_itself(echoing: LiveServer) -> None
 def test_an_ordinary_header_may_have_several_pieces(echoing: LiveServer) -> None:
     with Talk(echoing) as talk:
         client = talk.connect(b"GET /hea")
-        for piece in (b"lth HTTP/1.1\r\nHost: local", b"host\r\nCookie: " + b"c" * 20_000, b"\r\nConnection: close\r\n\r\n"):
+        for piece in (
+            b"lth HTTP/1.1\r\nHost: local",
+            b"host\r\nCookie: " + b"c" * 20_000,
+            b"\r\nConnection: close\r\n\r\n",
+        ):
             time.sleep(0.02)
             client.sendall(piece)
         assert statuses(read_all(client)) == [200]
@@ -369,7 +373,7 @@ def test_what_is_left_unread_by_all_is_bounded(catalog: Catalog) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b'Content-Length: 5\r\n\r\nhello', b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"],
+    [b"Content-Length: 5\r\n\r\nhello", b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"],
     ids=["length", "chunks"],
 )
 @pytest.mark.parametrize("pieces", [1, 3])

@@ -1,12 +1,11 @@
 """Attacks on the connections of a running server: each takes a bounded time and tells what it cost the server.
 
-    report = silent_connections("http://127.0.0.1:8000", process_id, count=1010, seconds=5)
+report = silent_connections("http://127.0.0.1:8000", process_id, count=1010, seconds=5)
 """
 
 from __future__ import annotations
 
 import base64
-import json
 import socket
 import threading
 import time
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from urllib.parse import urlsplit
 
+import httpx
 import psutil
 from PIL import Image
 
@@ -24,7 +24,10 @@ MEGABYTE = 2**20
 HEALTH_TIMEOUT = 5.0
 TCP_ESTABLISHED = 1
 HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-POST = "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{more}\r\n"
+POST = (
+    "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    "Content-Length: {length}\r\n{more}\r\n"
+)
 
 
 @dataclass
@@ -61,8 +64,8 @@ class Report:
     def __str__(self) -> str:
         cut = "not all cut" if self.cut_after is None else f"all cut after {self.cut_after:.1f} s"
         return (
-            f"{self.attack}: {self.seconds:.1f} s, +{self.grown_mb:.0f} MB (+{self.kept_mb:.0f} MB after), /health worst "
-            f"{self.worst_health_ms:.0f} ms, {self.shut_out:.0%} unanswered, {dict(self.outcomes)}, {cut}"
+            f"{self.attack}: {self.seconds:.1f} s, +{self.grown_mb:.0f} MB (+{self.kept_mb:.0f} MB after), "
+            f"/health worst {self.worst_health_ms:.0f} ms, {self.shut_out:.0%} unanswered, {dict(self.outcomes)}, {cut}"
         )
 
 
@@ -102,7 +105,9 @@ def pipeline_flood(url: str, process_id: int, *, requests: int = 200_000, second
     return report
 
 
-def silent_connections(url: str, process_id: int, *, count: int = 1010, seconds: float = 10, first: bytes = b"") -> Report:
+def silent_connections(
+    url: str, process_id: int, *, count: int = 1010, seconds: float = 10, first: bytes = b""
+) -> Report:
     """So many connections that say nothing, or only the beginning of a request."""
     with _watched("silent connections", url, process_id) as report, ExitStack() as open_ones:
         clients: list[socket.socket] = []
@@ -135,19 +140,16 @@ def slow_bodies(
     return report
 
 
-def unread_answers(
-    url: str,
-    process_id: int,
-    *,
-    path: str = "/inference/depth-anything",
-    body: bytes | None = None,
-    count: int = 40,
-    seconds: float = 120,
-) -> Report:
-    """So many large answers that are never read."""
-    body = large_question() if body is None else body
-    head = POST.format(path=path, length=len(body), more="").encode()
-    return unread(url, process_id, head + body, count=count, seconds=seconds, name="unread answers")
+def unread_answers(url: str, process_id: int, *, count: int = 40, seconds: float = 90, patience: float = 120) -> Report:
+    """So many large answers that are never read: the result of a job, which takes up to `patience` seconds to make."""
+    job = httpx.post(f"{url}/jobs/submit/depth-anything", json=large_question(), timeout=60).raise_for_status().json()
+    path, end = f"/jobs/{job['job_id']}", time.monotonic() + patience
+    while httpx.get(f"{url}/jobs", timeout=60).json()[job["job_id"]]["status"] != "completed":
+        if time.monotonic() > end:
+            raise TimeoutError(f"the job did not end within {patience:g} s")
+        time.sleep(0.5)
+    request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    return unread(url, process_id, request, count=count, seconds=seconds, name="unread answers")
 
 
 def unread(url: str, process_id: int, request: bytes, *, count: int, seconds: float, name: str) -> Report:
@@ -186,11 +188,11 @@ def refused_answers(url: str, *, path: str, tries: int = 20, megabytes: int = 3,
     return outcomes
 
 
-def large_question(side: int = 2000) -> bytes:
+def large_question(side: int = 2000) -> dict[str, list[str]]:
     """A request for depth whose answer has a dozen MB."""
     buffer = BytesIO()
     Image.new("RGB", (side, side), (9, 99, 200)).save(buffer, "PNG")
-    return json.dumps({"images": [base64.b64encode(buffer.getvalue()).decode()]}).encode()
+    return {"images": [base64.b64encode(buffer.getvalue()).decode()]}
 
 
 def honest_milliseconds(url: str, timeout: float = HEALTH_TIMEOUT) -> float:

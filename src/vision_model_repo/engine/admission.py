@@ -20,7 +20,10 @@ SITE_BITS = 64
 
 @lru_cache(4096)
 def party_of(address: str) -> str | None:
-    """For whom an address counts: itself, or its /64 network for IPv6, of which one host has all; None if it is none."""
+    """For whom an address counts; None where it is none.
+
+    An IPv6 address counts for its /64 network, since a single host usually has all of one.
+    """
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

@@ -61,7 +61,7 @@ def running_config() -> Config | None:
 
 def _believe(config: Config, proxies: list[str]) -> None:
     """Takes addresses from `X-Forwarded-For` of these proxies alone."""
-    app = config.loaded_app
+    app: Any = config.loaded_app
     if isinstance(app, ProxyHeadersMiddleware):
         if config.forwarded_allow_ips != UVICORNS_PROXIES and not proxies:
             logger.warning(

@@ -83,6 +83,7 @@ class ConnectionTable:
             peer = ipaddress.ip_address(address)
         except ValueError:
             return None
+        peer = getattr(peer, "ipv4_mapped", None) or peer
         return None if any(peer in network for network in self._networks) else party_of(address)
 
     def admit(self, connection: Bounded) -> bool:

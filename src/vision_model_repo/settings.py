@@ -92,7 +92,7 @@ class Settings(BaseSettings):
         description="Time over which MIN_ANSWER_BYTES_PER_SECOND is measured; REQUEST_TIMEOUT_SECONDS if that is less.",
     )
     max_unsent_mb: int = Field(
-        512,
+        256,
         ge=1,
         description="Memory for answers that clients have not read yet, all together, in MB; beyond it the connections "
         "that have not read for longest are cut.",

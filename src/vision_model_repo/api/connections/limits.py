@@ -50,7 +50,7 @@ class Limits:
     body_seconds: float = 30.0
     answer_rate: float = 500.0
     answer_seconds: float = 60.0
-    unsent_bytes: int = 512 * MEGABYTE
+    unsent_bytes: int = 256 * MEGABYTE
     linger_bytes: int = 128 * MEGABYTE
     linger_seconds: float = 30.0
     trusted_proxies: tuple[str, ...] = ()

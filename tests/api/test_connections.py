@@ -143,10 +143,11 @@ def post(path: str, body: bytes, *headers: str) -> bytes:
         b"GET /health HTTP/1.1\r\n" + b"a: " + b"b" * 2**17,
         b"GET /health HTTP/1.1\r\n" + (b"a: " + b"b" * 4000 + b"\r\n") * 20,
         b"GET /" + b"b" * 2**17,
+        b"GET /" + b"b" * 40_000 + b" HTTP/1.1\r\n\r\n",
         b"GET / HTTP/1.1\r\n" + b"a" * 2**17,
         b"POST /test/echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n" + b"a: b\r\n" * 150,
     ],
-    ids=["fields", "one long field", "large fields", "url", "name", "trailers"],
+    ids=["fields", "one long field", "large fields", "url", "whole url", "name", "trailers"],
 )
 def test_a_large_header_is_refused_before_it_is_whole(echoing: LiveServer, flood: bytes) -> None:
     answer = said(echoing, flood)
@@ -482,8 +483,10 @@ def test_nonsense_after_good_requests_loses_none_of_their_answers(echoing: LiveS
     assert statuses(said(echoing, broken_chunk)) == [400]
 
 
-def test_endless_requests_in_a_row_end(echoing: LiveServer) -> None:
-    assert 1 <= len(statuses(said(echoing, HEALTH * 500))) <= 64
+@pytest.mark.parametrize("offer", [b"", b"Connection: Upgrade\r\nUpgrade: h2c\r\n"], ids=["plain", "upgrades"])
+def test_endless_requests_in_a_row_end(echoing: LiveServer, offer: bytes) -> None:
+    request = b"GET /health HTTP/1.1\r\nHost: localhost\r\n" + offer + b"\r\n"
+    assert 1 <= len(statuses(said(echoing, request * 500))) <= 64
 
 
 # Proxies

@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from vision_model_repo.api.connections.exchange import Exchange
 from vision_model_repo.api.connections.pace import Pace
-from vision_model_repo.api.connections.reading import PIECE, Phase, RequestReader
+from vision_model_repo.api.connections.reading import PIECE, RequestReader
 from vision_model_repo.api.connections.refusal import Refused, too_late, too_many
 from vision_model_repo.api.connections.table import ConnectionTable
 
@@ -68,7 +68,7 @@ class BoundedProtocol(RequestReader):
         if now >= self._deadline:
             self._expire()
             return
-        if self._phase is Phase.BODY and not self._discarding:
+        if self._phase == "body" and not self._discarding:
             self._measure_body(now)
         if unsent := self.unsent:
             self._measure_answer(now, unsent)
@@ -186,7 +186,7 @@ class BoundedProtocol(RequestReader):
         # What it did not want to read would stay until the next request.
         answered.body.clear()
         if answered.is_last:
-            if self._phase is Phase.IDLE and not self._discarding:
+            if self._phase == "idle" and not self._discarding:
                 self.transport.close()
             else:
                 self._linger()
@@ -231,21 +231,20 @@ class BoundedProtocol(RequestReader):
     def _wait(self) -> None:
         """Waits for the next request, or for the rest of a body whose request has been answered."""
         limits = self._limits
-        seconds = {
-            Phase.IDLE: limits.keep_alive_seconds,
-            Phase.HEADER: limits.header_seconds,
-            Phase.BODY: limits.linger_seconds,
-        }
-        self._deadline = self._table.now + seconds[self._phase]
+        if self._phase == "idle":
+            seconds = limits.keep_alive_seconds
+        else:
+            seconds = limits.header_seconds if self._phase == "header" else limits.linger_seconds
+        self._deadline = self._table.now + seconds
         self._table.wait(self)
 
     def _expire(self) -> None:
         self._deadline = math.inf
-        if self._phase is Phase.HEADER and not self._discarding:
+        if self._phase == "header" and not self._discarding:
             self._refuse(too_late(self._limits))
             self.transport.close()
             return
-        self._table.count("rest of a body" if self._phase is Phase.BODY or self._discarding else "idle")
+        self._table.count("rest of a body" if self._phase == "body" or self._discarding else "idle")
         if self._answering is not None:
             self.transport.abort()
         else:
@@ -255,7 +254,7 @@ class BoundedProtocol(RequestReader):
         """Answers a connection whose input makes no sense from here on; answers that are due come first."""
         self._table.count(refusal.reason)
         self._discarding = True
-        if self._phase is Phase.BODY and self._drop_unfinished():
+        if self._phase == "body" and self._drop_unfinished():
             return
         last = self.pipeline[0][0] if self.pipeline else self._answering
         if isinstance(last, Exchange):

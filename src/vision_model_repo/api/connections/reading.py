@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import urllib.parse
 from abc import abstractmethod
-from enum import Enum
-from typing import Any
+from typing import Any, Literal
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -20,12 +19,8 @@ SEPARATORS = 4
 WHOLE_BODY_FOLLOWS = b"POST / HTTP/1.1\r\n%b\r\n\r\n"
 
 
-class Phase(Enum):
-    """What is read next."""
-
-    IDLE = "the first byte of a request"
-    HEADER = "the rest of its header"
-    BODY = "its body, or the rest of it"
+Phase = Literal["idle", "header", "body"]
+"""What is read next: the first byte of a request, the rest of its header, or its body and what follows that."""
 
 
 class RequestReader(HttpToolsProtocol):
@@ -45,7 +40,7 @@ class RequestReader(HttpToolsProtocol):
         # Nobody speaks WebSocket here, and a connection that was upgraded would keep no bounds.
         self.ws_protocol_class = None
         self._limits = limits
-        self._phase = Phase.IDLE
+        self._phase: Phase = "idle"
         # Of the header or trailer that is being read.
         self._header_bytes = self._header_count = 0
         # Bytes that have led to nothing yet, and whether those of this piece have.
@@ -73,10 +68,13 @@ class RequestReader(HttpToolsProtocol):
 
     def _read(self, data: bytes) -> None:
         """Parses a piece of at most `PIECE` bytes. Raises Refused."""
-        fresh, before = self._phase is Phase.IDLE, self.cycle
+        fresh, before = self._phase == "idle", self.cycle
         self._progress = False
         try:
-            self._parse(data)
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._read_on(data[upgrade.args[0] :])
+            return
         except httptools.HttpParserError as error:
             raise refusal_of(error) from None
         if fresh and self.cycle is before:
@@ -88,19 +86,15 @@ class RequestReader(HttpToolsProtocol):
         if self._pending > self._limits.header_bytes:
             raise too_large(self._limits)
 
-    def _parse(self, data: bytes) -> None:
-        while data:
-            try:
-                self.parser.feed_data(data)
-            except httptools.HttpParserUpgrade as upgrade:
-                data = data[upgrade.args[0] :]
-                if self._framing is not None and self._phase is Phase.BODY:
-                    # The parser has skipped the body and begins anew: it is told of the body once more.
-                    self._silent = True
-                    self.parser.feed_data(WHOLE_BODY_FOLLOWS % self._framing)
-                    self._silent = False
-            else:
-                return
+    def _read_on(self, data: bytes) -> None:
+        """Parses what follows a request that asked for an upgrade."""
+        if self._framing is not None and self._phase == "body":
+            # The parser has skipped the body and begins anew: it is told of the body once more.
+            self._silent = True
+            self.parser.feed_data(WHOLE_BODY_FOLLOWS % self._framing)
+            self._silent = False
+        if data:
+            self._read(data)
 
     # What the parser calls
 
@@ -110,21 +104,25 @@ class RequestReader(HttpToolsProtocol):
         super().on_message_begin()
         self._header_bytes = self._header_count = 0
         self._framing = None
-        self._phase = Phase.HEADER
+        self._phase = "header"
         self._progress = True
         self._begin_header()
 
     def on_url(self, url: bytes) -> None:
         if not self._silent:
             self.url += url
-            self._count(len(url))
+            self._header_bytes += len(url)
+            if self._header_bytes > self._limits.header_bytes:
+                raise too_large(self._limits)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._silent:
             return
         self._header_count += 1
-        self._count(len(name) + len(value) + SEPARATORS)
-        if self._phase is Phase.BODY:
+        self._header_bytes += len(name) + len(value) + SEPARATORS
+        if self._header_bytes > self._limits.header_bytes or self._header_count > self._limits.header_count:
+            raise too_large(self._limits)
+        if self._phase == "body":
             # A trailer, which must not pass for a header.
             return
         name = name.lower()
@@ -149,7 +147,7 @@ class RequestReader(HttpToolsProtocol):
         scope["path"] = self.root_path + (urllib.parse.unquote(path) if "%" in path else path)
         scope["raw_path"] = self.root_path.encode("ascii") + url.path
         scope["query_string"] = url.query or b""
-        self._phase = Phase.BODY
+        self._phase = "body"
         self._progress = True
         self._header_bytes = self._header_count = 0
         self._take(version != "1.0" and parser.should_keep_alive())
@@ -160,13 +158,8 @@ class RequestReader(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade() and self._framing is not None:
-            # The parser leaves the body to the other protocol. There is none, so `_parse` has it read.
+            # The parser leaves the body to the other protocol. There is none, so `_read_on` has it read.
             return
-        self._phase = Phase.IDLE
+        self._phase = "idle"
         self._progress = True
         self._end_message()
-
-    def _count(self, size: int) -> None:
-        self._header_bytes += size
-        if self._header_bytes > self._limits.header_bytes or self._header_count > self._limits.header_count:
-            raise too_large(self._limits)

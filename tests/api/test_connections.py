@@ -509,6 +509,18 @@ def test_forwarded_addresses_count_from_trusted_proxies_alone(
         assert answer.json()["client"] == seen
 
 
+@pytest.mark.parametrize(("proxies", "seen"), [((), None), (("unix",), "1.2.3.4")])
+def test_a_proxy_may_come_by_a_unix_socket(
+    catalog: Catalog, tmp_path: Path, proxies: tuple[str, ...], seen: str | None
+) -> None:
+    app = create_app(settings_of(trusted_proxies=proxies), catalog=catalog)
+    app.add_route("/test/echo", Noisy().echo)
+    server, path = LiveServer(app), str(tmp_path / "socket")
+    server._server.config.uds = path
+    with server, httpx.Client(transport=httpx.HTTPTransport(uds=path), base_url="http://localhost") as client:
+        assert client.get("/test/echo", headers={"x-forwarded-for": "1.2.3.4"}).json()["client"] == seen
+
+
 def test_an_address_that_a_caller_made_up_does_not_evade_the_rate_limit(serve_live: ServeLive) -> None:
     with serve_live(rate_limit_per_minute=2) as server:
         made_up = [{"x-forwarded-for": f"1.2.3.{number}"} for number in range(4)]
@@ -532,6 +544,23 @@ def test_uvicorn_started_by_hand_has_the_bounds(tmp_path: Path) -> None:
             for number in range(3)
         ]
         assert codes == [200, 200, 429]
+
+
+def test_connections_in_every_state_do_not_keep_the_server_from_stopping(serve_live: ServeLive) -> None:
+    with serve_live(api_keys=("key",)) as server:
+        talk = Talk(server)
+        silent = talk.connect()
+        partial = talk.connect(b"GET / HT")
+        kept = talk.connect(HEALTH)
+        read_one(kept)
+        refused = talk.connect(f"POST {URL} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n".encode())
+        assert statuses(read_one(refused)) == [401]
+        malformed = talk.connect(b"NONSENSE\r\n\r\n")
+        assert statuses(read_all(malformed)) == [400]
+        started = time.monotonic()
+    assert time.monotonic() - started < 2
+    with talk:
+        assert [each.recv(1) for each in (silent, partial, kept, refused)] == [b""] * 4
 
 
 def test_another_server_is_warned_of(catalog: Catalog, caplog: pytest.LogCaptureFixture) -> None:

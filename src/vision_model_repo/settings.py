@@ -101,7 +101,7 @@ class Settings(BaseSettings):
         30.0,
         gt=0,
         description="Time for which the rest of a body is read and thrown away after its request was refused, so that "
-        "the client gets to read why; at most MAX_BODY_MB of it.",
+        "the client gets to read why; at most twice MAX_VIDEO_MB, or MAX_BODY_MB where that is more.",
     )
 
     # Checkpoints

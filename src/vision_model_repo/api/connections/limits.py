@@ -51,7 +51,7 @@ class Limits:
     answer_rate: float = 500.0
     answer_seconds: float = 60.0
     unsent_bytes: int = 256 * MEGABYTE
-    linger_bytes: int = 128 * MEGABYTE
+    linger_bytes: int = 1024 * MEGABYTE
     linger_seconds: float = 30.0
     trusted_proxies: tuple[str, ...] = ()
 
@@ -70,7 +70,8 @@ class Limits:
             # A request that may take no longer than this cannot wait for its reader for longer either.
             answer_seconds=min(settings.answer_pause_seconds, settings.request_timeout_seconds),
             unsent_bytes=settings.max_unsent_mb * MEGABYTE,
-            linger_bytes=settings.max_body_mb * MEGABYTE,
+            # A body that is refused for its size is larger than the limit.
+            linger_bytes=2 * max(settings.max_body_mb, settings.max_video_mb) * MEGABYTE,
             linger_seconds=settings.refused_body_seconds,
             trusted_proxies=settings.trusted_proxies,
         )

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+import uvicorn
 
+from tests.support.live import settings_of
 from vision_model_repo.demo.live import ServerProcess, live_server
+from vision_model_repo.serving import warn_if_open
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = str(ROOT / "run_api_server.py")
@@ -74,3 +77,29 @@ def test_settings_that_make_no_sense_are_refused_with_the_reason(
     assert done.returncode == 1
     assert reason in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("host", "keys", "warned"),
+    [
+        ("0.0.0.0", (), True),
+        ("::", (), True),
+        ("vision.example", (), True),
+        ("127.0.0.1", (), False),
+        ("::1", (), False),
+        ("localhost", (), False),
+        ("0.0.0.0", ("key",), False),
+    ],
+)
+def test_a_server_that_anybody_can_use_says_so_loudly(
+    host: str, keys: tuple[str, ...], warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_if_open(settings_of(api_keys=keys), uvicorn.Config("x:app", host=host))
+    warn_if_open(settings_of(api_keys=keys, api_host=host), None)
+    assert len(caplog.records) == 2 * warned
+    assert all(f"listens on {host} and API_KEYS is not set" in record.message for record in caplog.records)
+
+
+def test_a_socket_file_is_not_open_to_other_machines(caplog: pytest.LogCaptureFixture) -> None:
+    warn_if_open(settings_of(), uvicorn.Config("x:app", host="0.0.0.0", uds="server.sock"))
+    assert not caplog.records

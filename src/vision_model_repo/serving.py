@@ -8,6 +8,7 @@ import math
 import multiprocessing
 import os
 from copy import deepcopy
+from ipaddress import ip_address
 from logging.config import dictConfig
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,13 @@ ONE_PROCESS = (
     "server for each, with CUDA_VISIBLE_DEVICES and a port of its own, behind a load balancer that keeps a client at "
     "its server."
 )
+
+OPEN_TO_ALL = (
+    "ANYBODY WHO REACHES THIS MACHINE CAN USE THIS SERVER. It listens on %s and API_KEYS is not set, so every caller may "
+    "run models, load any checkpoint of the hub or of this machine's folders, and unload those of others. Set API_KEYS "
+    "(and ALLOWED_MODEL_IDS), or listen on 127.0.0.1 alone (API_HOST)."
+)
+logger = logging.getLogger(__name__)
 
 
 def read_settings(**given: Any) -> Settings:
@@ -92,6 +100,25 @@ def log_somewhere(level: str) -> None:
     package = logging.getLogger("vision_model_repo")
     if not package.hasHandlers():
         dictConfig(log_config(level))
+
+
+def warn_if_open(settings: Settings, config: uvicorn.Config | None) -> None:
+    """Says in the log that anybody can use the server, where it listens to other machines and asks for no key.
+
+    Args:
+        config: of the uvicorn that runs the application; None where another server does.
+    """
+    host = settings.api_host if config is None else config.host
+    if settings.api_keys or (config is not None and (config.uds or config.fd is not None)) or _is_loopback(host):
+        return
+    logger.warning(OPEN_TO_ALL, host)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class OneProcess:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_origin
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 CommaList = Annotated[tuple[str, ...], NoDecode]
@@ -55,6 +56,63 @@ class Settings(BaseSettings):
     )
     shutdown_grace_seconds: float = Field(
         30.0, ge=0, description="Seconds that running requests and jobs get to finish at shutdown."
+    )
+
+    # Connections
+    max_connections: int = Field(
+        0,
+        ge=0,
+        description="Connections open at once; for one more, the one that has waited longest for a request is closed. "
+        "0 means 1000, or 80 % of the files that the process may open where that is fewer.",
+    )
+    address_share: float = Field(
+        0.25,
+        gt=0,
+        le=1,
+        description="Part of the connections, and of MAX_PENDING_REQUESTS, that one address may hold once three "
+        "quarters of them are taken.",
+    )
+    trusted_proxies: CommaList = Field(
+        (),
+        description="Addresses or networks of the proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` count, comma "
+        "separated; `unix` is whoever connects by a Unix socket, `*` is anybody. Empty means that they never count.",
+        examples=["127.0.0.1"],
+    )
+    max_header_kb: int = Field(32, ge=1, description="Largest header of a request, with its first line, in KB.")
+    max_headers: int = Field(100, ge=1, description="Most header fields of a request.")
+    header_seconds: float = Field(
+        20.0, gt=0, description="Time from a connection, or the first byte of a request, to the end of its header."
+    )
+    keep_alive_seconds: float = Field(
+        75.0, gt=0, description="Time for which a connection is kept open between two requests."
+    )
+    min_body_bytes_per_second: float = Field(
+        500.0,
+        ge=0,
+        description="Slowest that a body may arrive, on average over BODY_PAUSE_SECONDS; then it is answered 408.",
+    )
+    min_answer_bytes_per_second: float = Field(
+        500.0,
+        ge=0,
+        description="Slowest that an answer may be read while some of it waits to be sent, on average over "
+        "ANSWER_PAUSE_SECONDS; then the connection is cut and the request is cancelled.",
+    )
+    answer_pause_seconds: float = Field(
+        60.0,
+        gt=0,
+        description="Time over which MIN_ANSWER_BYTES_PER_SECOND is measured; REQUEST_TIMEOUT_SECONDS if that is less.",
+    )
+    max_unsent_mb: int = Field(
+        256,
+        ge=1,
+        description="Memory for answers that clients have not read yet, all together, in MB; beyond it the connections "
+        "that have not read for longest are cut.",
+    )
+    refused_body_seconds: float = Field(
+        30.0,
+        gt=0,
+        description="Time for which the rest of a body is read and thrown away after its request was refused, so that "
+        "the client gets to read why; at most twice MAX_VIDEO_MB, or MAX_BODY_MB where that is more.",
     )
 
     # Checkpoints
@@ -230,14 +288,28 @@ class Settings(BaseSettings):
     # Jobs
     max_concurrent_jobs: int = Field(2, ge=1, description="Jobs that run at once.")
     max_queued_jobs: int = Field(100, ge=0, description="Jobs that may wait; one more is answered 503.")
+    max_queued_job_mb: int = Field(
+        1024, ge=1, description="Memory for the images and videos of jobs that wait in MB; one more is answered 503."
+    )
     max_jobs: int = Field(1000, ge=1, description="Jobs remembered, finished ones included.")
     max_job_results_mb: int = Field(512, ge=1, description="Memory for the results of finished jobs in MB.")
     job_ttl_seconds: float = Field(3600.0, gt=0, description="Time for which a finished job is remembered.")
 
-    @field_validator(
-        *("cors_origins", "allowed_hosts", "api_keys", "allowed_model_ids", "preload_models", "media_roots"),
-        mode="before",
-    )
+    @field_validator("*", mode="before")
     @classmethod
-    def _split(cls, value: object) -> object:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+    def _split(cls, value: object, info: ValidationInfo) -> object:
+        is_list = get_origin(cls.model_fields[str(info.field_name)].annotation) is tuple
+        if not is_list or not isinstance(value, str):
+            return value
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_proxies(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in ("unix", "*"):
+                try:
+                    ip_network(name, strict=False)
+                except ValueError:
+                    raise ValueError(f"{name!r} is no IP address or network, nor unix, nor *") from None
+        return ("*",) if "*" in names else names

@@ -105,6 +105,26 @@ async def test_a_full_queue_refuses() -> None:
     queue.submit("x", returning(b""), total=1)
 
 
+async def test_jobs_that_wait_hold_only_so_many_bytes() -> None:
+    gate = asyncio.Event()
+    queue = JobQueue(max_concurrent_jobs=1, max_queued_bytes=100)
+    running = queue.submit("x", waiting_for(gate), total=1, nbytes=1000)
+    waiting = queue.submit("x", waiting_for(gate), total=1, nbytes=60)
+    queue.check_room()
+    with pytest.raises(Busy, match="send less") as refused:
+        queue.submit("x", waiting_for(gate), total=1, nbytes=60)
+    assert refused.value.retry_after > 0
+    queue.submit("x", waiting_for(gate), total=1, nbytes=40)
+    with pytest.raises(Busy):
+        queue.check_room()
+    await queue.delete(waiting.job_id)
+    last = queue.submit("x", waiting_for(gate), total=1, nbytes=60)
+    gate.set()
+    await finished(queue, running)
+    await finished(queue, last)
+    queue.submit("x", returning(b""), total=1, nbytes=1000)
+
+
 @pytest.mark.parametrize("error", [InvalidInput("prompts[0] is too long"), ZeroDivisionError("secret detail")])
 async def test_a_failing_job_says_why_but_shows_no_internals(
     error: Exception, caplog: pytest.LogCaptureFixture

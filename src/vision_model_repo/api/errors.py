@@ -44,6 +44,12 @@ class TooManyRequests(Busy):
     status = 429
 
 
+class SlowBody(VisionError):
+    """The body of a request arrives too slowly."""
+
+    status = 408
+
+
 class UnsupportedMediaType(VisionError):
     """The body is not of a type that the route reads."""
 

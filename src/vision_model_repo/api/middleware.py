@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from vision_model_repo.api.errors import TooManyRequests, Unauthorized, refusal_of
 from vision_model_repo.api.protocols import Policy
 from vision_model_repo.api.routing import MATCH, RouteTable, match_of
-from vision_model_repo.api.work import cancelled_when_gone
+from vision_model_repo.api.work import address_of, cancelled_when_gone
 from vision_model_repo.errors import RequestTimeout, TooLarge
 
 logger = logging.getLogger(__name__)
@@ -150,7 +150,7 @@ class RateLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan" and not match_of(scope).policy.open:
-            caller = scope.get("state", {}).get("caller") or (scope.get("client") or ("",))[0]
+            caller = scope.get("state", {}).get("caller") or address_of(scope)
             if wait := self._take(caller):
                 raise TooManyRequests(f"Too many requests. Try again in {wait} s.", retry_after=wait)
         return await self.app(scope, receive, send)
@@ -268,6 +268,6 @@ class Work:
                 pass
             gone.set()
 
-        with scope["app"].state.engine.admission.enter():
+        with scope["app"].state.engine.admission.enter(address_of(scope)):
             async with cancelled_when_gone(watch):
                 return await self.app(scope, receive_body, send)

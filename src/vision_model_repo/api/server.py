@@ -11,6 +11,8 @@ from starlette.middleware import Middleware
 
 from vision_model_repo import __version__
 from vision_model_repo.api import errors, middleware, openapi
+from vision_model_repo.api.connections.install import install as bound_connections
+from vision_model_repo.api.connections.install import running_config
 from vision_model_repo.api.ingrain.routes import INGRAIN
 from vision_model_repo.api.native.routes import NATIVE
 from vision_model_repo.api.openai.routes import OPENAI
@@ -20,7 +22,7 @@ from vision_model_repo.api.routing import RouteTable
 from vision_model_repo.deployments import read_config
 from vision_model_repo.engine.engine import Engine
 from vision_model_repo.models.catalog import Catalog
-from vision_model_repo.serving import OneProcess, log_somewhere
+from vision_model_repo.serving import OneProcess, log_somewhere, warn_if_open
 from vision_model_repo.settings import Settings
 
 PROTOCOLS = (NATIVE, INGRAIN, OPENAI, PIXANO)
@@ -56,6 +58,8 @@ def create_app(settings: Settings | None = None, *, catalog: Catalog | None = No
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         log_somewhere(settings.log_level)
+        warn_if_open(settings, running_config())
+        bound_connections(settings)
         app.state.engine = engine = Engine(settings, catalog)
         try:
             await engine.start()

@@ -8,9 +8,15 @@ from contextlib import asynccontextmanager
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
+from starlette.types import Scope
 
 from vision_model_repo.api.dependencies import engine_of
 from vision_model_repo.errors import Busy
+
+
+def address_of(scope: Scope) -> str | None:
+    """Address of the client: of the connection, or what a proxy of TRUSTED_PROXIES says. None for a Unix socket."""
+    return (scope.get("client") or (None,))[0]
 
 
 @asynccontextmanager
@@ -27,7 +33,7 @@ async def admitted(request: Request) -> AsyncIterator[None]:
         while (await request.receive())["type"] != "http.disconnect":
             pass
 
-    with engine_of(request).admission.enter():
+    with engine_of(request).admission.enter(address_of(request.scope)):
         async with cancelled_when_gone(gone):
             yield
 

@@ -3,23 +3,51 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import math
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 
 from vision_model_repo.errors import Busy
+
+CROWDED = 0.75
+"""Part of all places from which on a single address may only have its share."""
+SITE_BITS = 64
+
+
+@lru_cache(4096)
+def party_of(address: str) -> str | None:
+    """For whom an address counts; None where it is none.
+
+    An IPv6 address counts for its /64 network, since a single host usually has all of one.
+    """
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if parsed.ipv4_mapped is None:
+            return str(ipaddress.IPv6Network((int(parsed), SITE_BITS), strict=False))
+        parsed = parsed.ipv4_mapped
+    return str(parsed)
 
 
 class Admission:
     """A bounded number of places for requests.
 
     Args:
-        places: requests in the house at once.
+        places: requests at once.
+        address_share: part of the places that one address may hold once three quarters of them are taken.
     """
 
-    def __init__(self, places: int) -> None:
+    def __init__(self, places: int, *, address_share: float = 0.25) -> None:
         self._places = places
+        self._crowded = CROWDED * places
+        self._most_of_party = max(1.0, address_share * places)
+        self._by_party: Counter[str] = Counter()
         self._inside = 0
         self._seconds = 1.0
         self._closing = False
@@ -31,11 +59,14 @@ class Admission:
         return self._inside
 
     @contextmanager
-    def enter(self) -> Iterator[None]:
+    def enter(self, address: str | None = None) -> Iterator[None]:
         """Holds one place.
 
+        Args:
+            address: of the client; None, or what is no IP address, has no share that it could exceed.
+
         Raises:
-            Busy: every place is taken, or the server is shutting down.
+            Busy: every place is taken, or this address has its share of them, or the server is shutting down.
         """
         if self._closing:
             raise Busy("The server is shutting down. Try again in a moment.", retry_after=5)
@@ -43,13 +74,26 @@ class Admission:
             raise Busy(
                 f"The server is busy with {self._inside} requests. Try again later.", retry_after=self._retry_after()
             )
+        party = party_of(address) if address else None
+        if party is not None and self._inside >= self._crowded and self._by_party[party] >= self._most_of_party:
+            raise Busy(
+                f"The server is busy, and {self._by_party[party]} of its {self._inside} requests are yours. Try again "
+                "later.",
+                retry_after=self._retry_after(),
+            )
         self._inside += 1
+        if party is not None:
+            self._by_party[party] += 1
         self._empty.clear()
         started = time.monotonic()
         try:
             yield
         finally:
             self._inside -= 1
+            if party is not None:
+                self._by_party[party] -= 1
+                if not self._by_party[party]:
+                    del self._by_party[party]
             # How long requests take lately; recent ones count most.
             self._seconds += 0.1 * (time.monotonic() - started - self._seconds)
             if not self._inside:

@@ -40,7 +40,7 @@ class Engine:
     def __init__(self, settings: Settings, catalog: Catalog | None = None) -> None:
         self.settings = settings
         self.pixels = PixelThreads(settings.pixel_threads)
-        self.admission = Admission(settings.max_pending_requests)
+        self.admission = Admission(settings.max_pending_requests, address_share=settings.address_share)
         self.downloader = Downloader(
             allow_private=settings.allow_private_urls,
             timeout_seconds=settings.url_timeout_seconds,
@@ -56,6 +56,7 @@ class Engine:
         self.jobs = JobQueue(
             max_concurrent_jobs=settings.max_concurrent_jobs,
             max_queued_jobs=settings.max_queued_jobs,
+            max_queued_bytes=settings.max_queued_job_mb * MEGABYTE,
             max_jobs=settings.max_jobs,
             max_result_bytes=settings.max_job_results_mb * MEGABYTE,
             ttl_seconds=settings.job_ttl_seconds,

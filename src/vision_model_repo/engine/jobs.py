@@ -69,6 +69,7 @@ class _Job:
 
     history: list[JobState]
     work: Work | None
+    nbytes: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[bytes] | None = None
     expiry: asyncio.TimerHandle | None = None
@@ -93,6 +94,7 @@ class JobQueue:
     Args:
         max_concurrent_jobs: jobs that run at once.
         max_queued_jobs: jobs that may wait.
+        max_queued_bytes: memory for what the jobs that wait were given.
         max_jobs: jobs remembered, finished ones included.
         max_result_bytes: memory for results; the oldest finished jobs are forgotten beyond it.
         ttl_seconds: how long a finished job is remembered.
@@ -103,12 +105,14 @@ class JobQueue:
         *,
         max_concurrent_jobs: int = 2,
         max_queued_jobs: int = 100,
+        max_queued_bytes: int = 1024 * 2**20,
         max_jobs: int = 1000,
         max_result_bytes: int = 512 * 2**20,
         ttl_seconds: float = 3600.0,
     ) -> None:
         self._max_concurrent = max_concurrent_jobs
         self._max_queued = max_queued_jobs
+        self._max_queued_bytes = max_queued_bytes
         self._max_jobs = max_jobs
         self._max_result_bytes = max_result_bytes
         self._ttl_seconds = ttl_seconds
@@ -117,32 +121,43 @@ class JobQueue:
         self._waiting: OrderedDict[str, _Job] = OrderedDict()
         self._finished: OrderedDict[str, _Job] = OrderedDict()
         self._result_bytes = 0
+        self._waiting_bytes = 0
         self._running = 0
         self._closing = False
 
-    def submit(self, kind: str, work: Work, *, total: int, prefix: str = "") -> JobState:
+    def submit(self, kind: str, work: Work, *, total: int, nbytes: int = 0, prefix: str = "") -> JobState:
         """Takes a job.
 
         Args:
+            nbytes: memory that the work holds until it is done: encoded images, a video.
             prefix: of its id, by which a protocol knows its own jobs.
 
         Raises:
             Busy: too many wait, or the server is shutting down.
         """
-        self.check_room()
+        self.check_room(nbytes)
         state = JobState(f"{prefix}{uuid4().hex}", kind, JobStatus.PENDING, time.time(), total)
-        self._jobs[state.job_id] = self._waiting[state.job_id] = _Job([state], work)
+        self._jobs[state.job_id] = self._waiting[state.job_id] = _Job([state], work, nbytes)
+        self._waiting_bytes += nbytes
         self._forget_surplus()
         self._start_next()
         return state
 
-    def check_room(self) -> None:
+    def check_room(self, nbytes: int = 0) -> None:
         """Raises Busy where `submit` would, for those who want to know before they prepare a job."""
         waiting = len(self._waiting)
         full = self._running >= self._max_concurrent and waiting >= self._max_queued
         if self._closing or full or waiting + self._running >= self._max_jobs:
             reason = "The server is shutting down." if self._closing else f"{waiting} jobs are waiting already."
             raise Busy(f"{reason} Try again later.", retry_after=10)
+        # A job that can start at once does not wait, however large it is.
+        if self._running >= self._max_concurrent and self._waiting_bytes + max(nbytes, 1) > self._max_queued_bytes:
+            held = self._waiting_bytes // 2**20
+            raise Busy(
+                f"The jobs that are waiting hold {held} MB already, and this one does not fit beside them. Try again "
+                "later, or send less.",
+                retry_after=10,
+            )
 
     def counts(self) -> dict[str, int]:
         """How many jobs there are of each status."""
@@ -218,13 +233,20 @@ class JobQueue:
 
     def _start_next(self) -> None:
         while self._waiting and self._running < self._max_concurrent and not self._closing:
-            _, job = self._waiting.popitem(last=False)
-            assert job.work is not None
+            job = self._leave_queue(next(iter(self._waiting)))
+            assert job is not None and job.work is not None
             self._running += 1
             job.become(replace(job.state, status=JobStatus.RUNNING))
             job.task = asyncio.ensure_future(job.work(job.progress))
             # A callback rather than a coroutine around the work: it runs even if the task never started.
             job.task.add_done_callback(partial(self._settle, job))
+
+    def _leave_queue(self, job_id: str) -> _Job | None:
+        """Takes a job out of those that wait; None where it was none of them."""
+        job = self._waiting.pop(job_id, None)
+        if job is not None:
+            self._waiting_bytes -= job.nbytes
+        return job
 
     def _settle(self, job: _Job, task: asyncio.Task[bytes]) -> None:
         self._running -= 1
@@ -246,7 +268,7 @@ class JobQueue:
         # The work holds the decoded images.
         job.work = job.task = None
         job_id = job.state.job_id
-        self._waiting.pop(job_id, None)
+        self._leave_queue(job_id)
         self._finished[job_id] = job
         self._result_bytes += len(result or b"")
         job.expiry = asyncio.get_running_loop().call_later(self._ttl_seconds, self._forget, job_id)

@@ -7,9 +7,11 @@ import json
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image
 
-from tests.api.conftest import IMAGE, Serve, engine_of, png
+from tests.api.conftest import IMAGE, Serve, b64, encoded, engine_of, png
 from tests.api.stand_ins import GATE, SEEN
 from vision_model_repo.api.native.jobs import Job, JobWithResult
 
@@ -140,6 +142,22 @@ async def test_a_full_queue_answers_503_with_retry_after(serve: Serve) -> None:
         assert (await submit(client, images=["no picture"])).status_code == 503, "nothing is decoded in vain"
         GATE.set()
         assert [(await finished(client, job_id))["status"] for job_id in ids] == ["completed", "completed"]
+
+
+async def test_waiting_jobs_may_hold_only_so_many_bytes(serve: Serve) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8)
+    large = b64(encoded(Image.fromarray(noise)))
+    async with serve(max_concurrent_jobs=1, max_queued_job_mb=1) as client:
+        GATE.clear()
+        ids = [(await submit(client, images=[large])).json()["job_id"] for _ in range(3)]
+        refused = await submit(client, images=[large])
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "10")
+        assert "send less" in refused.json()["detail"]
+        ids.append((await submit(client)).json()["job_id"])
+        await client.delete(f"/jobs/{ids.pop(1)}")
+        ids.append((await submit(client, images=[large])).json()["job_id"])
+        GATE.set()
+        assert {(await finished(client, job_id))["status"] for job_id in ids} == {"completed"}
 
 
 async def test_a_waiting_job_is_dropped_and_a_running_one_cancelled(serve: Serve) -> None:

@@ -94,7 +94,8 @@ async def submit(request: Request, engine: EngineDependency, model_type: str) ->
     async def work(on_progress: Progress) -> bytes:
         return await inference.answer(time.perf_counter(), on_progress)
 
-    return answer_job(engine.jobs.submit(spec.model_type, work, total=len(inference.sources)))
+    held = sum(len(source) for source in inference.sources if isinstance(source, bytes))
+    return answer_job(engine.jobs.submit(spec.model_type, work, total=len(inference.sources), nbytes=held))
 
 
 @router.get("", policy=RESULTS, response_model=dict[str, Job])

@@ -89,7 +89,7 @@ async def submit_tracking(request: Request, engine: EngineDependency) -> Respons
     async def work(on_progress: Progress) -> bytes:
         return await _track(session, options, engine, on_progress, stop - start)
 
-    return answer_job(engine.jobs.submit(KIND, work, total=stop - start))
+    return answer_job(engine.jobs.submit(KIND, work, total=stop - start, nbytes=session.nbytes))
 
 
 async def _session(options: TrackingJobOptions, video: VideoGiven | None, engine: Engine) -> TrackingSession:

@@ -132,7 +132,7 @@ async def _submit(request: Request, body: PixanoTrackingRequest, files: Sequence
         document = await engine.pixels.run(paths.dialect.write, data)
         return write_object(data=document, metadata=write(metadata_of(spec, TRACKING.name)))
 
-    return engine.jobs.submit(spec.model_type, work, total=track.total, prefix=paths.prefix)
+    return engine.jobs.submit(spec.model_type, work, total=track.total, nbytes=track.nbytes, prefix=paths.prefix)
 
 
 def _told(state: JobState, paths: JobPaths, status_code: int = 200) -> Response:

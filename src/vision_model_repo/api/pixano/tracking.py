@@ -46,6 +46,11 @@ class Track(ABC):
     def total(self) -> int:
         """Frames to be tracked."""
 
+    @property
+    @abstractmethod
+    def nbytes(self) -> int:
+        """Memory held until it has run."""
+
     @abstractmethod
     async def run(self, on_progress: OnProgress = lambda done: None) -> dict[str, Any]:
         """The `data` of the answer."""
@@ -70,6 +75,10 @@ class FrameByFrame(Track):
     def total(self) -> int:
         return max(self.stop - self.start, 0)
 
+    @property
+    def nbytes(self) -> int:
+        return self.session.nbytes
+
     async def run(self, on_progress: OnProgress = lambda done: None) -> dict[str, Any]:
         answered: list[TrackedFrame] = []
         async with aclosing(self.session.track(self.start, self.stop, backward=self.backward)) as frames:
@@ -93,6 +102,10 @@ class Whole(Track):
     @property
     def total(self) -> int:
         return self.request.video.frame_count
+
+    @property
+    def nbytes(self) -> int:
+        return self.request.video.nbytes
 
     async def run(self, on_progress: OnProgress = lambda done: None) -> dict[str, Any]:
         last = ClipResult((), 0)

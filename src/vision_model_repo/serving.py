@@ -32,9 +32,9 @@ ONE_PROCESS = (
 )
 
 OPEN_TO_ALL = (
-    "ANYBODY WHO REACHES THIS MACHINE CAN USE THIS SERVER. It listens on %s and API_KEYS is not set, so every caller may "
+    "ANYBODY WHO REACHES THIS MACHINE CAN USE THIS SERVER. It listens on %s and API_KEYS is not set: every caller may "
     "run models, load any checkpoint of the hub or of this machine's folders, and unload those of others. Set API_KEYS "
-    "(and ALLOWED_MODEL_IDS), or listen on 127.0.0.1 alone (API_HOST)."
+    "and ALLOWED_MODEL_IDS, or listen on 127.0.0.1 alone (API_HOST)."
 )
 logger = logging.getLogger(__name__)
 

@@ -26,6 +26,8 @@ from tests.api.test_middleware import wait_until
 from tests.hostile import connections as hostile
 from vision_model_repo.api.connections import limits
 from vision_model_repo.api.connections.limits import connections_for
+from vision_model_repo.api.protocols import INFER
+from vision_model_repo.api.router import DirectRoute, Router
 from vision_model_repo.api.server import create_app
 from vision_model_repo.api.streams import event_stream
 from vision_model_repo.demo.live import live_server
@@ -70,10 +72,10 @@ class Noisy:
 @contextmanager
 def noisy(catalog: Catalog, **changes: Any) -> Iterator[tuple[LiveServer, Noisy]]:
     app, routes = create_app(settings_of(**changes), catalog=catalog), Noisy()
-    app.add_route("/test/large", routes.large)
-    app.add_route("/test/echo", routes.echo, methods=["GET", "POST"])
-    # Paths that end like this take a place.
-    app.add_route("/test/frames", routes.events)
+    router = Router(route_class=DirectRoute)
+    for path, endpoint in (("large", routes.large), ("echo", routes.echo), ("events", routes.events)):
+        router.add_api_route(f"/test/{path}", endpoint, methods=["GET", "POST"], policy=INFER)
+    app.router.routes += router.routes
     with LiveServer(app) as server:
         yield server, routes
 
@@ -343,7 +345,7 @@ def test_readers_that_never_read_are_cut_and_their_memory_is_given_back(catalog:
 
 def test_event_streams_that_nobody_reads_end_and_give_their_place_back(catalog: Catalog) -> None:
     with noisy(catalog, request_timeout_seconds=0.5) as (server, routes), Talk(server) as talk:
-        client = talk.connect(b"GET /test/frames HTTP/1.1\r\nHost: x\r\n\r\n", receive_buffer=4096)
+        client = talk.connect(b"GET /test/events HTTP/1.1\r\nHost: x\r\n\r\n", receive_buffer=4096)
         wait_until(lambda: server.engine.admission.inside == 1)
         wait_until(lambda: server.engine.admission.inside == 0)
         assert hostile._is_dead(client) and routes.ended == ["events"]

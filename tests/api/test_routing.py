@@ -243,6 +243,17 @@ async def test_a_mounted_application_gets_its_own_paths(prefix: str) -> None:
     assert (await ask(f"GET {prefix}/files/a/b")).text == f"page {prefix}/files/a/b under {prefix}/files"
 
 
+async def test_routes_that_are_added_to_the_application_are_found_after_those_of_protocols() -> None:
+    app, _ = app_of("one")
+    app.include_router(routes("late", **{"GET /late/{x}": READ, "GET /health": READ}))
+    app.router.routes += routes("later", **{"POST /later": INFER}).routes
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
+        assert (await client.get("/late/1")).text == "late GET /late/{x} {'x': '1'}"
+        assert (await client.get("/health")).text == "one GET /health {}"
+        assert (await client.post("/later")).text == "later POST /later {}"
+        assert (await client.get("/later")).headers["allow"] == "POST"
+
+
 def test_a_route_that_cannot_be_moved_is_refused_at_the_start() -> None:
     router = Router()
     router.include_router(routes("inner", **{"GET /x": READ}))

@@ -194,7 +194,8 @@ class BodyLimit:
         self._seconds, self._pause_seconds = seconds, pause_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        # Nobody reads the body of a request that no route answers.
+        if scope["type"] != "http" or match_of(scope).route is None:
             return await self.app(scope, receive, send)
         headers = Headers(scope=scope)
         most, refusal = self._limit(match_of(scope).policy, headers)

@@ -96,6 +96,8 @@ class RouteTable:
         self._parametrised: dict[str, list[Place]] = {}
         self._others: list[Place] = []
         self._families: dict[str, Protocol] = {}
+        self._routes: list[BaseRoute] = []
+        self._installed = 0
 
     @property
     def root(self) -> Protocol:
@@ -118,6 +120,7 @@ class RouteTable:
         # The routes themselves stay for the description of the API.
         app.router.routes[:] = [_Dispatch(self), *(place.route for place in places)]
         app.router.redirect_slashes = False
+        self._routes, self._installed = app.router.routes, len(app.router.routes)
 
     def match(self, scope: Scope) -> RouteMatch:
         """Finds the route of a request or a WebSocket."""
@@ -136,10 +139,12 @@ class RouteTable:
                     if scope["method"] in place.methods:
                         return _found(place, spelling, values.groupdict())
                     allowed = {**dict.fromkeys(place.methods, place), **allowed}
-        for place in self._others:
+        for place in (*self._others, *self._added_later()):
             match, found = place.route.matches(scope)
             if match is Match.FULL:
                 return RouteMatch(place.protocol, _within(place.protocol, path), place.policy, place.route, found)
+            if match is Match.PARTIAL:
+                allowed = {**dict.fromkeys(place.methods, place), **allowed}
         if allowed:
             place = next(iter(allowed.values()))
             policy = Policy(open=place.policy.open, scope=place.policy.scope)
@@ -162,6 +167,10 @@ class RouteTable:
         nearest = self._nearest(path, method)
         advice = f" The nearest path is {nearest}." if nearest else ""
         return HTTPException(404, f"There is no path {path}.{advice} GET /docs lists all paths.")
+
+    def _added_later(self) -> Iterator[Place]:
+        """Routes that whoever made the application has added to it since."""
+        return (Place(self.root, route, policy_of(route)) for route in self._routes[self._installed :])
 
     def _add(self, place: Place) -> None:
         route = place.route

@@ -101,6 +101,7 @@ async def test_addresses_are_forgotten_with_their_last_request() -> None:
         ("fe80::1%eth0", "fe80::/64"),
         ("::1", "::/64"),
         ("client", None),
+        ("1" * 100_000, None),
     ],
 )
 def test_an_address_counts_for_its_host(address: str, party: str | None) -> None:

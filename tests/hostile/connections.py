@@ -334,3 +334,15 @@ def _read_all(client: socket.socket) -> bytes:
 def _is_dead(client: socket.socket) -> bool:
     """Whether the server has cut a connection, without reading from it."""
     return client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != TCP_ESTABLISHED
+
+
+ATTACKS: dict[str, Callable[[str, int], Report]] = {
+    "short headers": header_flood,
+    "trailers": trailer_flood,
+    "pipelined requests": pipeline_flood,
+    "silent connections": silent_connections,
+    "slow headers": slow_header,
+    "slow bodies": slow_bodies,
+    "unread answers": unread_answers,
+}
+"""Each with its defaults, against a server with its defaults: about four minutes in all."""

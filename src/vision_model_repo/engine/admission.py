@@ -16,14 +16,20 @@ from vision_model_repo.errors import Busy
 CROWDED = 0.75
 """Part of all places from which on a single address may only have its share."""
 SITE_BITS = 64
+MAX_ADDRESS = 64
+"""Characters of an IPv6 address with the name of an interface. What a proxy forwards may be anything."""
 
 
-@lru_cache(4096)
 def party_of(address: str) -> str | None:
     """For whom an address counts; None where it is none.
 
     An IPv6 address counts for its /64 network, since a single host usually has all of one.
     """
+    return _party_of(address) if len(address) <= MAX_ADDRESS else None
+
+
+@lru_cache(4096)
+def _party_of(address: str) -> str | None:
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

@@ -21,12 +21,13 @@ def coded_pixels(data: bytes) -> int:
     Raises:
         InvalidInput: there are too many units to count.
     """
-    pixels = frames = 0
-    for kind, start in _units(data):
-        if kind == _SEQUENCE_HEADER:
-            pixels = max(pixels, _largest_size(data[start : start + 64]))
-        frames += kind in (_FRAME_HEADER, _FRAME)
-    return pixels * frames
+    sizes = (_largest_size(data[start : start + 64]) for kind, start in _units(data) if kind == _SEQUENCE_HEADER)
+    return max(sizes, default=0) * count_frames(data)
+
+
+def count_frames(data: bytes) -> int:
+    """Pictures that the data code, shown or not. Raises InvalidInput if there are too many units to count."""
+    return sum(kind in (_FRAME_HEADER, _FRAME) for kind, _ in _units(data))
 
 
 def _units(data: bytes) -> Iterator[tuple[int, int]]:

@@ -86,7 +86,7 @@ def _still(data: bytes, start: int, end: int) -> int:
     """Pixels that the still picture which a meta box describes codes."""
     items = _Items()
     found = list(_boxes(data, start + 4, end))
-    for kind, begin, stop in found:
+    for kind, begin, _ in found:
         if kind == b"idat":
             items.data_box = begin
     for kind, begin, stop in found:
@@ -174,7 +174,7 @@ def _moving(data: bytes, start: int, end: int) -> int:
     for kind, begin, stop in _boxes(data, start, end):
         if kind != b"trak":
             continue
-        found = {name: at for name, at in _leaves(data, begin, stop)}
+        found = dict(_leaves(data, begin, stop))
         if b"stsz" not in found:
             continue
         fixed, count = struct.unpack_from(">II", data, found[b"stsz"] + 4)

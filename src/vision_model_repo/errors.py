@@ -99,6 +99,11 @@ class Busy(VisionError):
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed, on a GPU or on the host. Looks at names, so that torch need not be imported."""
+    if isinstance(error, VisionError):
+        return False
+    if isinstance(error, SystemError) and error.__cause__ is not None:
+        # This is how Python tells of an extension that went on after an error.
+        error = error.__cause__
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:

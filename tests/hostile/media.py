@@ -178,17 +178,7 @@ def sound_images() -> dict[str, bytes]:
         "two-picture MPO": ("RGB", "MPO", frames),
         **{
             f"{name} TIFF": ("1" if name.startswith("group") else "RGB", "TIFF", {"compression": name})
-            for name in (
-                "jpeg",
-                "tiff_lzw",
-                "tiff_adobe_deflate",
-                "packbits",
-                "zstd",
-                "lzma",
-                "webp",
-                "group3",
-                "group4",
-            )
+            for name in "jpeg tiff_lzw tiff_adobe_deflate packbits zstd lzma group3 group4".split()
         },
     }
     for name, (mode, form, options) in ways.items():

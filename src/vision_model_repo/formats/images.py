@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from vision_model_repo.errors import InsufficientMemory, InvalidInput, is_out_of_memory
-from vision_model_repo.formats.sanitize import check_avif, sanitize
+from vision_model_repo.formats.sanitize import check_avif, sanitize, webp_pixels
 
 # Formats with a decoder that is maintained and needs no outside program. JPEG also covers MPO (the pictures of
 # stereo and phone cameras), whose first frame is a JPEG.
@@ -91,6 +91,8 @@ def decode_image(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
     try:
         name = _format_of(data)
         data = sanitize(data, name)
+        if name == "WEBP":
+            _check_webp(webp_pixels(data), max_pixels)
         picture = _open(data, name)
         width, height = picture.size
         if width * height > max_pixels:
@@ -154,6 +156,14 @@ def _format_of(data: bytes) -> str:
         if accept and accept(data[:16]) is True:
             return name
     raise InvalidInput(f"The data is no image of a format that is read here: {', '.join(FORMATS)}.")
+
+
+def _check_webp(pixels: int, max_pixels: int) -> None:
+    """Raises InvalidInput for too many pixels, and MemoryError where the decoder would only say that it cannot start."""
+    if pixels > max_pixels:
+        raise InvalidInput(f"The image has {pixels} pixels; at most {max_pixels} are accepted.")
+    # Two canvases of four bytes a pixel. Asking for memory does not touch it.
+    np.empty(8 * pixels, np.uint8)
 
 
 def _open(data: bytes, name: str) -> ImageFile.ImageFile:

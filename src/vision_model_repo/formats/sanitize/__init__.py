@@ -12,7 +12,7 @@ from collections.abc import Callable
 from vision_model_repo.formats.sanitize.avif import check_avif
 from vision_model_repo.formats.sanitize.jpeg import lean_jpeg
 from vision_model_repo.formats.sanitize.png import lean_png
-from vision_model_repo.formats.sanitize.simple import check_bmp, check_gif
+from vision_model_repo.formats.sanitize.simple import check_bmp, check_gif, webp_pixels
 from vision_model_repo.formats.sanitize.tiff import lean_tiff
 
 _SANITIZERS: dict[str, Callable[[bytes], bytes]] = {
@@ -24,7 +24,7 @@ _SANITIZERS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-__all__ = ["check_avif", "sanitize"]
+__all__ = ["check_avif", "sanitize", "webp_pixels"]
 
 
 def sanitize(data: bytes, format_name: str) -> bytes:

@@ -11,8 +11,8 @@ from vision_model_repo.formats.sanitize.jpeg import check_scans
 CODECS = frozenset(
     """
     av1 libdav1d cfhd cinepak dnxhd dvvideo ffv1 ffvhuff flashsv flv gif h261 h263 h264 hevc huffyuv indeo3 indeo5
-    lagarith libvpx libvpx-vp9 magicyuv mjpeg mpeg1video mpeg2video mpeg4 mpegvideo msmpeg4 msmpeg4v1 msmpeg4v2 png prores qtrle
-    rawvideo rpza svq1 svq3 theora utvideo v210 vc1 vp3 vp6 vp6a vp6f vp7 vp8 vp9 wmv1 wmv2 wmv3 yuv4
+    lagarith libvpx libvpx-vp9 magicyuv mjpeg mpeg1video mpeg2video mpeg4 mpegvideo msmpeg4 msmpeg4v1 msmpeg4v2 png
+    prores qtrle rawvideo rpza svq1 svq3 theora utvideo v210 vc1 vp3 vp6 vp6a vp6f vp7 vp8 vp9 wmv1 wmv2 wmv3 yuv4
     """.split()
 )
 """FFmpeg's decoders that are used: those of cameras, editors, browsers and screen recorders."""

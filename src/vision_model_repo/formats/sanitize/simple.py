@@ -1,4 +1,4 @@
-"""GIF and BMP: formats of which little can be dear."""
+"""GIF, BMP and WebP: formats of which little can be dear."""
 
 from __future__ import annotations
 
@@ -49,3 +49,21 @@ def check_bmp(data: bytes) -> bytes:
                 f"have {MAX_RUN_LENGTH_PIXELS} pixels and {MAX_RUN_LENGTH_BYTES} bytes. Send a PNG."
             )
     return data
+
+
+def webp_pixels(data: bytes) -> int:
+    """Pixels of a WebP by its header, 0 where that tells none. Its decoder allocates them when it is made.
+
+    Layout by the WebP Container Specification and RFC 6386, section 9.1.
+    """
+    kind = data[12:16]
+    if kind == b"VP8X":
+        width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
+    elif kind == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    elif kind == b"VP8 ":
+        width, height = (int.from_bytes(data[at : at + 2], "little") & 0x3FFF for at in (26, 28))
+    else:
+        return 0
+    return width * height

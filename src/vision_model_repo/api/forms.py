@@ -122,7 +122,8 @@ def _storage_refusal(error: OSError) -> VisionError:
     if error.errno in _NOT_WRITABLE:
         return InsufficientMemory(
             "The server has no temporary folder that it may write to, which a file of more than "
-            f"{SPOOL_BYTES // MEGABYTE} MB needs. Send a smaller file, or ask the administrator to name such a folder as TMPDIR."
+            f"{SPOOL_BYTES // MEGABYTE} MB needs. Send a smaller file, or ask the administrator to "
+            "name such a folder as TMPDIR."
         )
     if error.errno in _TOO_MANY_FILES:
         return Busy("The server has too many files open. Try again later.")

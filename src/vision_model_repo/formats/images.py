@@ -19,6 +19,9 @@ from vision_model_repo.formats.sanitize import check_avif, sanitize, webp_pixels
 # stereo and phone cameras), whose first frame is a JPEG.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 
+DECODER_BYTES = 8
+"""What a decoder holds of a pixel beside what it gives, at most, as far as `has_room` asks."""
+
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -87,14 +90,16 @@ def decode_image(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
     """
     if not data:
         raise InvalidInput("The image is empty (zero bytes).")
+    claimed = 0
     # Pillow's plugins answer damaged bytes with errors of a dozen types, so all of them are caught here.
     try:
         name = _format_of(data)
         data = sanitize(data, name)
-        if name == "WEBP":
-            _check_webp(webp_pixels(data), max_pixels)
+        if name == "WEBP" and (claimed := webp_pixels(data)) > max_pixels:
+            raise InvalidInput(f"The image has {claimed} pixels; at most {max_pixels} are accepted.")
         picture = _open(data, name)
         width, height = picture.size
+        claimed = width * height
         if width * height > max_pixels:
             raise InvalidInput(f"The image has {width} x {height} pixels; at most {max_pixels} are accepted.")
         if name == "AVIF":
@@ -110,7 +115,7 @@ def decode_image(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
     except Image.DecompressionBombError:
         raise InvalidInput(f"The image has too many pixels; at most {max_pixels} are accepted.") from None
     except Exception as error:
-        if is_out_of_memory(error):
+        if is_out_of_memory(error) or not has_room(DECODER_BYTES * claimed):
             raise InsufficientMemory(
                 "The server has no memory left to decode the image. Send a smaller one, or try again later."
             ) from error
@@ -158,12 +163,16 @@ def _format_of(data: bytes) -> str:
     raise InvalidInput(f"The data is no image of a format that is read here: {', '.join(FORMATS)}.")
 
 
-def _check_webp(pixels: int, max_pixels: int) -> None:
-    """Raises InvalidInput for too many pixels, and MemoryError where the decoder would only say that it cannot start."""
-    if pixels > max_pixels:
-        raise InvalidInput(f"The image has {pixels} pixels; at most {max_pixels} are accepted.")
-    # Two canvases of four bytes a pixel. Asking for memory does not touch it.
-    np.empty(8 * pixels, np.uint8)
+def has_room(size: int) -> bool:
+    """Whether so many bytes could be allocated. Asking for memory does not touch it.
+
+    Some decoders fail in the same way for want of memory and for bad data; this tells one from the other.
+    """
+    try:
+        np.empty(size, np.uint8)
+    except MemoryError:
+        return False
+    return True
 
 
 def _open(data: bytes, name: str) -> ImageFile.ImageFile:

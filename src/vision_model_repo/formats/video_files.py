@@ -20,6 +20,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from vision_model_repo.errors import InsufficientMemory, InvalidInput, is_out_of_memory
+from vision_model_repo.formats.images import has_room
 from vision_model_repo.formats.sanitize.packets import CODECS, check_packet
 from vision_model_repo.formats.video import Frame, Video, VideoBytes, VideoLimits, check_bytes
 
@@ -71,6 +72,7 @@ class EncodedVideo(Video):
         check_bytes(len(data), limits)
         self._data = data
         self._max_pixels = limits.max_pixels
+        self._pixels = 0
         self.nbytes = len(data)
         self._timestamps, self.frames_per_second = self._index(limits)
         self.frame_count = len(self._timestamps)
@@ -145,11 +147,13 @@ class EncodedVideo(Video):
                 context = stream.codec_context
                 context.options = {"max_pixels": str(self._max_pixels)}
                 context.thread_count = 1
+                self._pixels = context.width * context.height
                 yield container, stream
         except InvalidInput:
             raise
         except Exception as error:
-            if is_out_of_memory(error):
+            # A decoder holds up to sixteen frames of 1.5 bytes a pixel.
+            if is_out_of_memory(error) or not has_room(24 * min(self._pixels, self._max_pixels)):
                 raise InsufficientMemory(
                     "The server has no memory left to decode the video. Send a smaller one, or try again later."
                 ) from error

@@ -18,7 +18,7 @@ from tests.hostile.bombs import encoded
 from tests.hostile.videos import encoded as video
 from vision_model_repo.errors import InsufficientMemory, is_out_of_memory
 
-SIDE = 2400
+SIDE = 1600
 DECODE = """
 import json, pickle, resource, sys, warnings
 from vision_model_repo.errors import VisionError
@@ -42,7 +42,7 @@ def outcome(name, data):
 for name, data in small.items():
     assert outcome(name, data)[0] == 200, name
 held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-for megabytes in (4, 12):
+for megabytes in (2, 6):
     resource.setrlimit(resource.RLIMIT_AS, (held + megabytes * 2**20, resource.RLIM_INFINITY))
     for name, data in large.items():
         told[f"{name} with {megabytes} MB"] = outcome(name, data)

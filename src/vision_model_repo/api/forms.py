@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from mmap import ACCESS_READ, mmap
 
@@ -25,26 +25,34 @@ _TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
 
 
 class _Parser(MultiPartParser):
-    """Counts what its files take of the memory, and notes whether the form came to its end.
+    """Counts what its files take of the memory, and refuses a form without an end, which the library would take, less
+    its last field.
 
     Args:
         max_mb: most memory of all files together.
-
-    Attributes:
-        ended: whether the closing boundary was seen. The library itself takes a form without it, less its last field.
     """
 
     def __init__(self, request: Request, *, max_files: int, max_mb: int) -> None:
-        super().__init__(request.headers, request.stream(), max_files=max_files)  # type: ignore[arg-type]
+        super().__init__(request.headers, self._to_the_end(request), max_files=max_files)  # type: ignore[arg-type]
         self._max_mb = max_mb
         self.spool_max_size = min(SPOOL_BYTES, max_mb * MEGABYTE)
         self._kept = 0
         self._part_bytes = 0
-        self.ended = False
+        self._ended = False
+
+    async def _to_the_end(self, request: Request) -> AsyncGenerator[bytes]:
+        async for chunk in request.stream():
+            yield chunk
+        # Raised from here, the error makes the library close all files.
+        if not self._ended:
+            raise InvalidInput(
+                "The form ends early, without its closing boundary. Send it anew; if a client of your own writes it, "
+                "the last line must be the boundary with -- before and after it."
+            )
 
     def on_end(self) -> None:
         super().on_end()
-        self.ended = True
+        self._ended = True
 
     def on_part_begin(self) -> None:
         super().on_part_begin()
@@ -84,11 +92,6 @@ async def open_form(request: Request, *, max_files: int) -> AsyncIterator[FormDa
     except OSError as error:
         raise _storage_refusal(error) from error
     try:
-        if not parser.ended:
-            raise InvalidInput(
-                "The form ends early, without its closing boundary. Send it anew; if a client of your own writes it, "
-                "the last line must be the boundary with -- before and after it."
-            )
         yield form
     finally:
         await form.close()

@@ -208,7 +208,7 @@ def sound_videos() -> dict[str, bytes]:
         ("mpeg", "mpeg1video"),
         ("gif", "gif"),
     ):
-        made[f"{codec} {form}"] = videos.encoded(form, codec, frames=8)
+        made[f"{codec} {form}"] = videos.encoded(form, codec, frames=10, size=(128, 96))
     return made
 
 

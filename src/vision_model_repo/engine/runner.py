@@ -283,7 +283,8 @@ def _set_out(slot: Slot, model: Model, request: Any, entry: Entry) -> None:
         entry.item = model.preprocess(request)
         entry.key, entry.weight = model.batch_key(entry.item), model.weight(entry.item)
     except BaseException as error:
-        _fail(entry.future, as_exception(error))
+        # Out of memory here is the host's, and no pass that could be tried again.
+        _fail(entry.future, _no_room() if is_out_of_memory(error) else as_exception(error))
     else:
         slot.worker.put(slot.forward, entry)
 
@@ -296,6 +297,10 @@ def _finish(model: Model, entry: Entry, result: Future[tuple[Any, float]], since
         result.set_result((model.postprocess(entry.future.result(), entry.item), time.monotonic() - since))
     except BaseException as error:
         result.set_exception(as_exception(error))
+
+
+def _no_room() -> InsufficientMemory:
+    return InsufficientMemory("The server has no memory left to prepare the request. Send less, or try again later.")
 
 
 def _fail(future: Future[Any], error: BaseException) -> None:

@@ -60,7 +60,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "chunks behind the data": (lambda: bombs.png_of_chunks(210_000, after=True), "chunks"),
     "comments in a GIF": (lambda: bombs.gif_of_extensions(110_000, b"!\xfe\x01a\0"), "blocks"),
     "a long comment in a GIF": (lambda: bombs.gif_of_extensions(1, b"!\xfe" + b"\x01a" * 110_000 + b"\0"), "blocks"),
-    "runs": (lambda: bombs.bmp_of_runs(3000, 2000, b"\x01\x05\0\0" * 2000), "run-length"),
+    "jumps in a BMP": (lambda: bombs.bmp_of_runs(100, 100, b"\0\2\0\0" * 110_000), "run-length"),
     "strips": (lambda: bombs.gray_tiff(1, 20_000, 20_000, b"\0"), "in 20000 strips"),
     "strips without lengths": (
         lambda: bombs.gray_tiff(1, 20_000, 20_000, b"\0", extra=[bombs.same(279, 0, 1)]),
@@ -265,7 +265,79 @@ def test_any_beginning_of_a_file_is_read_without_another_error(name: str) -> Non
     data = encoded(gradient(), name)
     for end in range(0, len(data), 1 + len(data) // 200):
         try:
-            sanitize(data[:end], name)
+            sanitize(data[:end], name, max_pixels=LIMIT)
             check_avif(data[:end], 1)
         except InvalidInput:
             pass
+
+
+# Run-length coded BMPs
+
+
+def runs_of(rows: np.ndarray, bits: int, dice: np.random.Generator) -> bytes:
+    """Codes rows of values with all that the format has: runs, stretches as they are, jumps, and ends of rows."""
+    coded = bytearray()
+    for row in rows:
+        x = 0
+        while x < len(row):
+            if row[x:].max() == 0:
+                break
+            gap = int(np.argmax(row[x:] > 0))
+            if gap and dice.random() < 0.5:
+                gap = min(gap, 255)
+                coded += bytes((0, 2, gap, 0))
+                x += gap
+                continue
+            length = 1
+            while x + length < len(row) and row[x + length] == row[x] and length < 255:
+                length += 1
+            if length < 3 and len(row) - x >= 5:
+                some = row[x : x + int(dice.integers(3, min(255, len(row) - x)))]
+                body = some if bits == 8 else np.append(some, [0] * (len(some) % 2)).reshape(-1, 2) @ (16, 1)
+                coded += bytes((0, len(some))) + bytes(int(value) for value in body) + bytes(len(body) % 2)
+                x += len(some)
+                continue
+            coded += bytes((length, row[x] if bits == 8 else row[x] * 17))
+            x += length
+        coded += b"\0\0"
+    return bytes(coded) + b"\0\1"
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 300), (64, 61), (200, 3)])
+def test_run_length_coded_bmps_are_decoded(bits: int, height: int, width: int) -> None:
+    dice = np.random.default_rng(height)
+    rows = dice.integers(0, 1 << bits, (height, width), dtype=np.uint8)
+    rows[dice.random((height, width)) < 0.5] = 0
+    rows[height // 2 :] //= (1 << bits) // 4
+    rows = np.repeat(rows, 2, axis=1)[:, :width]
+    palette = np.array([(i % 251, i * 2 % 251, i * 3 % 251) for i in range(1 << bits)], np.uint8)
+    data = bombs.bmp_of_runs(width, height, runs_of(rows, bits, dice), bits=bits)
+    head = 54 + (4 << bits)
+    data = data[:54] + b"".join(bytes((*color[::-1], 0)) for color in palette.tolist()) + data[head:]
+    # The first row is the lowest.
+    assert np.array_equal(decoded(data), palette[rows[::-1]])
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_pillow_reads_run_length_coded_bmps_in_the_same_way(bits: int) -> None:
+    dice = np.random.default_rng(bits)
+    rows = dice.integers(1, 1 << bits, (40, 60), dtype=np.uint8)
+    data = bombs.bmp_of_runs(60, 40, runs_of(rows, bits, dice), bits=bits)
+    assert np.array_equal(decoded(data), by_pillow(data))
+
+
+def test_runs_beyond_the_row_and_the_picture_are_cut() -> None:
+    assert decoded(bombs.bmp_of_runs(10, 2, b"\xff\5" * 3 + b"\0\0" + b"\xff\5" + b"\0\0" * 5)).shape == (2, 10, 3)
+    assert decoded(bombs.bmp_of_runs(10, 2, b"\0\2\xff\xff\5\5")).shape == (2, 10, 3)
+    assert decoded(bombs.bmp_of_runs(10, 2, b"\0\1")).shape == (2, 10, 3)
+    for truncated in (b"", b"\5", b"\xff\5", b"\xff\5\0\0\5\5"):
+        with pytest.raises(InvalidInput, match="truncated"):
+            decoded(bombs.bmp_of_runs(10, 2, truncated))
+
+
+def test_many_runs_take_little_time() -> None:
+    data = bombs.bmp_of_runs(2000, 1000, (b"\1\5" * 2000 + b"\0\0") * 1000 + b"\1\5" * 1_000_000)
+    started = time.process_time()
+    assert decoded(data).shape == (1000, 2000, 3)
+    assert time.process_time() - started < 1

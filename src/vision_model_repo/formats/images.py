@@ -94,7 +94,7 @@ def decode_image(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
     # Pillow's plugins answer damaged bytes with errors of a dozen types, so all of them are caught here.
     try:
         name = _format_of(data)
-        data = sanitize(data, name)
+        data = sanitize(data, name, max_pixels=max_pixels)
         if name == "WEBP" and (claimed := webp_pixels(data)) > max_pixels:
             raise InvalidInput(f"The image has {claimed} pixels; at most {max_pixels} are accepted.")
         picture = _open(data, name)

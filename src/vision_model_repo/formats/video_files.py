@@ -29,6 +29,9 @@ DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpeg,mpegts,ogg,flv,as
 
 SEEK_SECONDS = 20.0
 """Longest time from a key frame to the frame that is wanted. Nothing can stop the thread in between."""
+SLOW_PACKET_SECONDS = 10.0
+"""Longest time for one packet. A frame of an honest video takes a hundredth of it; nothing can stop the decoder either,
+so this ends the video after the first one."""
 PACKETS_PER_FRAME = 4
 """Packets that may come for each frame that is accepted, empty ones included."""
 
@@ -180,7 +183,11 @@ def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[av.Vide
     codec, extradata = stream.codec_context.codec.name, stream.codec_context.extradata or b""
     for packet in container.demux(stream):
         check_packet(codec, packet, extradata)
-        yield from packet.decode()
+        since = monotonic()
+        frames = packet.decode()
+        if monotonic() - since > SLOW_PACKET_SECONDS:
+            raise InvalidInput("A frame of the video is too costly to decode. Encode it anew.")
+        yield from frames
 
 
 def _check_time(since: float, index: int) -> None:

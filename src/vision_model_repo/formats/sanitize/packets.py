@@ -17,9 +17,11 @@ CODECS = frozenset(
 )
 """FFmpeg's decoders that are used: those of cameras, editors, browsers and screen recorders."""
 
-MAX_UNITS = 1024
-"""Most units of H.264 or HEVC in a packet. Each may tell anew what all of the picture looks like, in a few bytes; a
-megabyte in pieces for the network, as cameras send it, has 750."""
+FREE_UNITS = 144
+UNIT_BYTES = 1024
+MAX_UNITS = 512
+"""Units of H.264 or HEVC in a packet: one for every row of a large picture, and one more for every so many bytes, as
+cameras cut them for the network. Each may tell anew what all of the picture looks like, in a few bytes."""
 MAX_PICTURES = 16
 """Most pictures in a packet of AV1 or MPEG. Hidden ones, which others are built from, are few."""
 
@@ -37,8 +39,10 @@ def check_packet(codec: str, packet: Any, extradata: bytes) -> None:
     if codec == "mjpeg":
         check_scans(bytes(packet), 0)
     elif codec in ("h264", "hevc"):
-        if _count_units(bytes(packet), extradata, hevc=codec == "hevc") > MAX_UNITS:
-            raise InvalidInput(f"A frame of the video has more than {MAX_UNITS} pieces. Encode it anew.")
+        data = bytes(packet)
+        most = min(MAX_UNITS, FREE_UNITS + len(data) // UNIT_BYTES)
+        if _count_units(data, extradata, hevc=codec == "hevc") > most:
+            raise InvalidInput(f"A frame of the video has more than {most} pieces. Encode it anew.")
     elif (
         (codec in ("av1", "libdav1d") and count_frames(bytes(packet)) > MAX_PICTURES)
         or (codec in ("mpeg1video", "mpeg2video", "mpegvideo") and bytes(packet).count(b"\0\0\1\0") > MAX_PICTURES)

@@ -1,4 +1,4 @@
-"""GIF, BMP and WebP: formats of which little can be dear."""
+"""GIF and WebP: formats of which little can be dear."""
 
 from __future__ import annotations
 
@@ -6,11 +6,6 @@ from vision_model_repo.errors import InvalidInput
 
 MAX_BLOCKS = 100_000
 """Most blocks of data in front of the first picture of a GIF; a megabyte of metadata has 4,000."""
-
-MAX_RUN_LENGTH_PIXELS = 4 * 2**20
-MAX_RUN_LENGTH_BYTES = 4 * 2**20
-"""Of a BMP that is run-length coded, which old programs wrote for the screens of their time. Pillow unpacks it in
-Python, at a thousandth of the pace of other formats."""
 
 
 def check_gif(data: bytes) -> bytes:
@@ -35,20 +30,6 @@ def check_gif(data: bytes) -> bytes:
         else:
             break
     raise InvalidInput("The GIF has too many blocks of data before its picture. Save it anew.")
-
-
-def check_bmp(data: bytes) -> bytes:
-    """A BMP as it is. Raises InvalidInput if it is run-length coded and large."""
-    header = int.from_bytes(data[14:18], "little")
-    if header >= 40 and int.from_bytes(data[30:34], "little") in (1, 2):
-        width = abs(int.from_bytes(data[18:22], "little", signed=True))
-        height = abs(int.from_bytes(data[22:26], "little", signed=True))
-        if width * height > MAX_RUN_LENGTH_PIXELS or len(data) > MAX_RUN_LENGTH_BYTES:
-            raise InvalidInput(
-                f"The BMP is run-length coded and has {width} x {height} pixels in {len(data)} bytes; such ones may "
-                f"have {MAX_RUN_LENGTH_PIXELS} pixels and {MAX_RUN_LENGTH_BYTES} bytes. Send a PNG."
-            )
-    return data
 
 
 def webp_pixels(data: bytes) -> int:

@@ -7,6 +7,7 @@ import time
 import warnings
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from io import BytesIO
 from typing import Any
 
@@ -90,6 +91,41 @@ def test_what_would_be_dear_is_refused(name: str) -> None:
     with pytest.raises(InvalidInput, match=words):
         decoded(data)
     assert time.process_time() - started < 1
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("fill bytes alone", b"\xff\xd8\xff" + b"\xff" * 4_000_000),
+        ("no scan", b"\xff\xd8\xff\xd9" + b"\xff" * 2_000_000),
+        ("no scan and no end", b"\xff\xd8\xff\xe0\0\2" + bytes(4_000_000)),
+        ("chunks with odd names", bombs.png_of_chunks(210_000, b"a1_d")),
+        ("blocks behind an empty one", bombs.gif_of_extensions(1, b"!\1\0" + b"\x01," * 110_000)),
+        ("a directory that ends early", bombs.tiff_with_values(282, 5, 100_000, 8)[:-1]),
+        (
+            "runs of a depth that has none",
+            bombs.bmp_of_runs(1000, 1000, b"\1\5\0\0" * 1000).replace(b"\1\0\x08\0", b"\1\0\4\0", 1),
+        ),
+        ("runs from the top", bombs.bmp_of_runs(1000, -1000, b"\1\5\0\0" * 1000)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_pillow_would_search_for_long_is_refused_at_once(name: str, data: bytes) -> None:
+    started = time.process_time()
+    with suppress(InvalidInput):
+        decoded(data)
+    assert time.process_time() - started < 0.6
+
+
+def test_a_directory_that_ends_early_is_checked_all_the_same() -> None:
+    # The directory is the last thing in the file, and says that it has one tag more.
+    tags = [bombs.long(256, 4), bombs.long(257, 4), bombs.short(258, 8), bombs.short(259, 1), bombs.short(262, 1)]
+    strips = b"\x08\0\0\0" * 300_000
+    data = bombs.tiff([*tags, (273, 4, 300_000, struct.pack("<I", 8)), bombs.long(279, 16)], strips)
+    place = struct.unpack_from("<I", data, 4)[0]
+    early = data[:place] + struct.pack("<H", 8) + data[place + 2 : place + 2 + 7 * 12]
+    with pytest.raises(InvalidInput, match="300000 values of tag 273"):
+        decoded(early)
 
 
 LEAN: dict[str, Callable[[], bytes]] = {
@@ -258,6 +294,20 @@ def test_an_avif_with_other_boxes_before_its_pictures_is_judged_all_the_same() -
     data = bombs.avif_that_lies((2048, 1024), (64, 64))
     with pytest.raises(InvalidInput, match="codes"):
         check_avif(data + bombs.box(b"free", bytes(100)), 64 * 64)
+
+
+def test_a_reference_to_other_items_does_not_hide_the_picture() -> None:
+    data = bombs.avif_that_lies((2048, 1024), (64, 64))
+    # The picture says that it is made of an item that is not there.
+    place = data.index(b"meta") - 4
+    size = struct.unpack_from(">I", data, place)[0]
+    hidden = bombs.full_box(b"iref", 0, bombs.box(b"dimg", struct.pack(">HHH", 1, 1, 9)))
+    meta = bytearray(data[place : place + size] + hidden)
+    struct.pack_into(">I", meta, 0, len(meta))
+    at = meta.index(b"iloc") + 8 + 2 + 2 + 2 + 2
+    struct.pack_into(">I", meta, at + 2, struct.unpack_from(">I", meta, at + 2)[0] + len(hidden))
+    with pytest.raises(InvalidInput, match="codes 2097152"):
+        check_avif(data[:place] + meta + data[place + size :], 64 * 64)
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "TIFF", "GIF", "BMP", "AVIF", "WEBP"])

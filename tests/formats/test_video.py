@@ -8,6 +8,7 @@ from io import BytesIO
 from typing import Any
 
 import av
+import av.stream
 import numpy as np
 import pytest
 from PIL import Image
@@ -262,7 +263,7 @@ def test_frames_of_many_scans_are_refused() -> None:
 @pytest.mark.parametrize("form", ["mp4", "matroska"])
 def test_frames_of_many_pieces_are_refused(form: str) -> None:
     like = videos.encoded(form, "libx264", frames=3)
-    with av.open(BytesIO(like)) as container:
+    with av.open(BytesIO(like), "r") as container:
         packets = [bytes(packet) for packet in container.demux(container.streams.video[0]) if packet.size]
     assert open_video(videos.of_packets(form, "libx264", (64, 48), packets, like=like)).frame_count == 3
     packets[1] *= MAX_UNITS + 1

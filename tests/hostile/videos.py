@@ -41,7 +41,7 @@ def of_packets(form: str, codec: str, size: tuple[int, int], packets: list[bytes
     buffer = BytesIO()
     with av.open(buffer, "w", format=form) as container:
         if like is not None:
-            with av.open(BytesIO(like)) as other:
+            with av.open(BytesIO(like), "r") as other:
                 stream: Any = container.add_stream_from_template(other.streams.video[0])
         else:
             stream = container.add_stream(codec, rate=Fraction(25))

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 from vision_model_repo.errors import InvalidInput
 
-MAX_UNITS = 10_000
-"""Most units of data that are looked at."""
+MAX_UNITS = 1000
+"""Most units of data in one picture, or one packet of a video. Usual ones have fewer than ten."""
 
 _SEQUENCE_HEADER, _FRAME_HEADER, _FRAME = 1, 3, 6
 

@@ -6,6 +6,7 @@ Boxes by ISO/IEC 14496-12 and 23008-12.
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -13,6 +14,8 @@ from vision_model_repo.errors import InvalidInput
 from vision_model_repo.formats.sanitize.av1 import coded_pixels
 
 MAX_BOXES = 100_000
+MAX_PIECES = 1024
+"""Most coded pictures of one: cells of a grid, and their transparency."""
 CODED_RATIO = 8
 """Coded pixels for each pixel shown: up to four layers of colour, and as many of transparency."""
 CODED_SLACK = 2**20
@@ -27,15 +30,13 @@ class _Items:
 
     Attributes:
         primary: the item that is shown.
-        kinds: of items, such as b"av01" or b"grid".
         extents: where their bytes are.
-        parts: items of which an item is made.
+        parts: items of which an item is made, as a grid of its cells.
         auxiliary: items and what they belong to, as transparency does.
         data_box: where the meta box holds data itself.
     """
 
     primary: int = 0
-    kinds: dict[int, bytes] = field(default_factory=dict)
     extents: dict[int, list[Extent]] = field(default_factory=dict)
     parts: dict[int, Sequence[int]] = field(default_factory=dict)
     auxiliary: dict[int, Sequence[int]] = field(default_factory=dict)
@@ -92,43 +93,33 @@ def _still(data: bytes, start: int, end: int) -> int:
     for kind, begin, stop in found:
         if kind == b"pitm":
             (items.primary,) = struct.unpack_from(">I" if data[begin] else ">H", data, begin + 4)
-        elif kind == b"iinf":
-            _read_kinds(data, begin, stop, items)
         elif kind == b"iref":
             _read_references(data, begin, stop, items)
         elif kind == b"iloc":
             _read_locations(data, begin, items)
     whole = {items.primary, *(item for item, owners in items.auxiliary.items() if items.primary in owners)}
-    cells = [
-        item for each in whole for item in (items.parts.get(each, ()) if items.kinds.get(each) == b"grid" else [each])
-    ]
+    cells = [item for each in whole for item in (each, *items.parts.get(each, ()))]
     # Transparency may belong to the cells of a grid instead of the whole.
     belonging: dict[int, list[int]] = {}
     for item, owners in items.auxiliary.items():
         for owner in owners:
             belonging.setdefault(owner, []).append(item)
     cells += [item for cell in cells for item in belonging.get(cell, ()) if item not in whole]
-    counted: dict[tuple[Extent, ...], int] = {}
-    coded = 0
-    for item in cells:
-        extents = tuple(items.extents.get(item, ()))
-        if extents not in counted:
-            counted[extents] = _coded(data, extents)
-        coded += counted[extents]
-    return coded
+    extents = [tuple(items.extents.get(item, ())) for item in cells]
+    return sum(times * coded for coded, times in _coded(data, Counter(extents)))
 
 
-def _coded(data: bytes, extents: Sequence[Extent]) -> int:
-    if sum(length or len(data) for _, length in extents) > 2 * len(data):
-        raise InvalidInput("The pieces of the AVIF overlap. Save it anew.")
-    return coded_pixels(b"".join(data[at : at + length] if length else data[at:] for at, length in extents))
-
-
-def _read_kinds(data: bytes, start: int, end: int, items: _Items) -> None:
-    for kind, begin, _ in _boxes(data, start + (8 if data[start] else 6), end):
-        if kind == b"infe" and data[begin] >= 2:
-            number, _, name = struct.unpack_from(">HH4s" if data[begin] == 2 else ">IH4s", data, begin + 4)
-            items.kinds[number] = name
+def _coded(data: bytes, pieces: Counter[tuple[Extent, ...]]) -> Iterator[tuple[int, int]]:
+    """Pixels that each piece of the file codes, and how many times it is decoded."""
+    if len(pieces) > MAX_PIECES:
+        raise InvalidInput(f"The AVIF has more than {MAX_PIECES} coded pictures. Save it anew.")
+    left = 2 * len(data)
+    for extents, times in pieces.items():
+        left -= sum(length or len(data) for _, length in extents)
+        if left < 0:
+            raise InvalidInput("The pieces of the AVIF overlap. Save it anew.")
+        coded = b"".join(data[at : at + length] if length else data[at:] for at, length in extents)
+        yield coded_pixels(coded), times
 
 
 def _read_references(data: bytes, start: int, end: int, items: _Items) -> None:

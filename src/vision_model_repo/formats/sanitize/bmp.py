@@ -15,10 +15,10 @@ from vision_model_repo.errors import InvalidInput
 
 FREE_ESCAPES = 100_000
 ESCAPE_PIXELS = 4
-MAX_ESCAPES = 4_000_000
+MAX_ESCAPES = 2_000_000
 """Ends of rows, jumps and stretches without runs are read one by one. There may be one for every few pixels."""
 
-_RUNS = re.compile(rb"(?:[\x01-\xff][\x00-\xff])+", re.DOTALL)
+_RUNS = re.compile(rb"(?:[\x01-\xff][\x00-\xff])++", re.DOTALL)
 _RLE8, _RLE4 = 1, 2
 
 
@@ -31,10 +31,11 @@ def lean_bmp(data: bytes, max_pixels: int) -> bytes:
     if len(data) < 54:
         return data
     offset, header, width, height, _, bits, compression = struct.unpack_from("<IIiiHHI", data, 10)
-    coded = (compression, bits) in ((_RLE8, 8), (_RLE4, 4))
-    if header < 40 or not coded or width <= 0 or height <= 0 or width * height > max_pixels:
+    if header < 40 or compression not in (_RLE8, _RLE4) or width * height > max_pixels:
         # The decoder knows the other kinds, and the caller the size.
         return data
+    if (compression, bits) not in ((_RLE8, 8), (_RLE4, 4)) or width <= 0 or height <= 0:
+        raise InvalidInput("The BMP is run-length coded in a way that the format does not have. Send a PNG.")
     pixels = _unpack(data[offset:], width, height, nibbles=compression == _RLE4)
     stride = -(-width // 4) * 4
     rows = np.zeros((height, stride), np.uint8)

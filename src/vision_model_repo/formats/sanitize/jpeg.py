@@ -13,8 +13,8 @@ libjpeg does the work of every one over the whole picture, even where it has no 
 MAX_SEGMENTS = 8192
 """Most segments in front of the first scan. 128 MB of the longest ones are 2048."""
 
-# Fill bytes may stand in front of a marker; FF 00 is a byte of data. This is how libjpeg finds the next marker, too.
-_MARKER = re.compile(rb"\xff+[\x01-\xfe]")
+# Fill bytes, FF too, may stand in front of a marker; FF 00 is a byte of data. So libjpeg finds the next marker, too.
+_MARKER = re.compile(rb"\xff[\x01-\xfe]")
 _SOS, _EOI = 0xDA, 0xD9
 _ALONE = {0x01, *range(0xD0, 0xD9)}
 """Markers without a segment: TEM, RST and SOI."""
@@ -24,18 +24,19 @@ def lean_jpeg(data: bytes) -> bytes:
     """A JPEG without comments, colour profiles and further metadata, but with its orientation.
 
     Raises:
-        InvalidInput: it has too many scans or segments.
+        InvalidInput: it has no scan, or too many scans or segments.
     """
     parts, place, kept_exif, kept_xmp = [b"\xff\xd8"], 2, False, False
     for _ in range(MAX_SEGMENTS):
         found = _MARKER.search(data, place)
-        if found is None:
-            return data
+        # Pillow would look on for a scan, byte by byte.
+        if found is None or data[found.end() - 1] == _EOI:
+            raise InvalidInput("The image is damaged or truncated.")
         marker, place = data[found.end() - 1], found.end()
         if marker in _ALONE:
             continue
         end = place + int.from_bytes(data[place : place + 2], "big")
-        if marker in (_SOS, _EOI):
+        if marker == _SOS:
             check_scans(data, found.start())
             return b"".join([*parts, data[found.end() - 2 :]])
         body = data[place + 2 : place + 34]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 from vision_model_repo.errors import InvalidInput
 
 MAX_CHUNKS = 200_000
 """Most chunks. A file of 128 MB in data of 8 KB, as libpng writes it, has 16,000."""
 
 _NEEDED = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
+_NAME = re.compile(rb"\w{4}")
+"""What Pillow takes for the name of a chunk."""
 _SIGNATURE = 8
 _FRAME = 12
 """Bytes of a chunk around its body: length, name and checksum."""
@@ -22,7 +26,7 @@ def lean_png(data: bytes) -> bytes:
     parts, place, kept, begin, dropped = [data[:_SIGNATURE]], _SIGNATURE, set[bytes](), _SIGNATURE, False
     for _ in range(MAX_CHUNKS):
         kind = data[place + 4 : place + 8]
-        if len(kind) < 4 or not kind.isalpha():
+        if not _NAME.fullmatch(kind):
             break
         length = int.from_bytes(data[place : place + 4], "big")
         end = place + _FRAME + length

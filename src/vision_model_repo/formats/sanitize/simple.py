@@ -15,8 +15,9 @@ def check_gif(data: bytes) -> bytes:
     for _ in range(MAX_BLOCKS):
         kind = data[place : place + 1]
         if kind == b"!":
-            # An extension is its label and blocks, of which an empty one is the last.
-            place += 2
+            # An extension is its label and blocks, of which an empty one is the last. Where the first one is empty,
+            # Pillow takes what follows for more blocks, but for a comment.
+            place += 3 if data[place + 2 : place + 3] == b"\0" and data[place + 1 : place + 2] != b"\xfe" else 2
         elif kind in (b",", b";", b""):
             return data
         else:

@@ -60,19 +60,20 @@ def lean_tiff(data: bytes) -> bytes:
     """A TIFF of its first page, with the tags that pixels need.
 
     Raises:
-        InvalidInput: decoding would cost far more than its pixels tell.
+        InvalidInput: it has no directory, or decoding would cost far more than its pixels tell.
     """
     form = _Form("<" if data[:2] == b"II" else ">", data[2:4] in (b"\x2b\0", b"\0\x2b"))
     try:
         start = int(form.offset.unpack_from(data, 8 if form.big else 4)[0])
         (count,) = form.count.unpack_from(data, start)
-        first = start + form.count.size
         if count > MAX_TAGS:
             raise InvalidInput(f"The TIFF has {count} tags; at most {MAX_TAGS} are accepted. Save it anew.")
-        entries = [form.entry.unpack_from(data, first + index * form.entry.size) for index in range(count)]
     except struct.error:
-        # What is no directory is for the decoder to judge, which finds none either.
-        return data
+        raise InvalidInput("The image is damaged or truncated.") from None
+    first = start + form.count.size
+    # Pillow goes on with a directory that ends early.
+    whole = min(count, max(0, len(data) - first) // form.entry.size)
+    entries = [form.entry.unpack_from(data, first + index * form.entry.size) for index in range(whole)]
     needed: dict[int, tuple[int, int, int, bytes]] = {}
     for entry in entries:
         if entry[0] in _NEEDED:

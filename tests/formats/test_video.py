@@ -18,7 +18,8 @@ from vision_model_repo.errors import InvalidInput, TooLarge
 from vision_model_repo.formats import video_files
 from vision_model_repo.formats.clips import ClipKind, encode_clip
 from vision_model_repo.formats.images import encode_png
-from vision_model_repo.formats.sanitize.packets import CODECS, MAX_UNITS
+from vision_model_repo.formats.sanitize.av1 import count_frames
+from vision_model_repo.formats.sanitize.packets import CODECS, MAX_PICTURES, MAX_UNITS, check_packet
 from vision_model_repo.formats.video import PictureSequence, VideoLimits, open_video
 
 FRAMES = 40
@@ -270,6 +271,19 @@ def test_frames_of_many_pieces_are_refused(form: str) -> None:
     data = videos.of_packets(form, "libx264", (64, 48), packets, like=like)
     with pytest.raises(InvalidInput, match="pieces"):
         list(open_video(data).frames())
+
+
+def test_hidden_frames_of_a_packet_are_counted() -> None:
+    if "libsvtav1" not in av.codecs_available:
+        pytest.skip("this FFmpeg does not write AV1")
+    data = videos.encoded("mp4", "libsvtav1", frames=20)
+    with av.open(BytesIO(data), "r") as container:
+        packets = [bytes(packet) for packet in container.demux(container.streams.video[0]) if packet.size]
+    counts = [count_frames(packet) for packet in packets]
+    assert len(packets) == 20 and min(counts) == 1 and sum(counts) >= 20 and max(counts) < MAX_PICTURES
+    check_packet("libdav1d", packets[0], b"")
+    with pytest.raises(InvalidInput, match="more than 16 frames"):
+        check_packet("libdav1d", packets[0] * (MAX_PICTURES + 1), b"")
 
 
 def test_frames_are_not_decoded_before_their_size_is_known() -> None:

@@ -265,6 +265,14 @@ def test_a_tiff_of_small_tiles_and_of_single_rows_is_decoded() -> None:
     assert tiff.FREE_PIECES + 64_000_000 // tiff.PIECE_PIXELS > 64_000_000 // 256 > tiff.MAX_PIECES
 
 
+@pytest.mark.parametrize("kind", [6, 8, 9, 11, 12])
+def test_numbers_of_other_types_do_not_hide_what_they_tell(kind: int) -> None:
+    value = struct.pack({6: "<b", 8: "<h", 9: "<i", 11: "<f", 12: "<d"}[kind], 7)
+    strip = bombs.jpeg_of_scans(64, 64, 40)
+    with pytest.raises(InvalidInput, match="Tag 259 of the TIFF"):
+        decoded(bombs.gray_tiff(64, 64, 1, strip, extra=[(259, kind, 1, value)]))
+
+
 def test_equal_tiles_may_share_their_bytes() -> None:
     assert decoded(bombs.gray_tiff(64, 640, 80, zlib.compress(bytes(64 * 8)), compression=8)).shape == (640, 64, 3)
 

@@ -15,7 +15,7 @@ from vision_model_repo.errors import InvalidInput
 
 FREE_ESCAPES = 100_000
 ESCAPE_PIXELS = 4
-MAX_ESCAPES = 2_000_000
+MAX_ESCAPES = 1_000_000
 """Ends of rows, jumps and stretches without runs are read one by one. There may be one for every few pixels."""
 
 _RUNS = re.compile(rb"(?:[\x01-\xff][\x00-\xff])++", re.DOTALL)

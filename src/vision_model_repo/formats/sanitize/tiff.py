@@ -25,6 +25,19 @@ _WIDTH, _HEIGHT, _COMPRESSION, _PLANAR, _SAMPLES, _ROWS = 256, 257, 259, 284, 27
 _TILE_WIDTH, _TILE_HEIGHT = 322, 323
 _PIECES = {273: 279, 324: 325}
 """Tag of the offsets of strips and tiles, and of their lengths."""
+_COUNTED = {
+    _WIDTH,
+    _HEIGHT,
+    _COMPRESSION,
+    _PLANAR,
+    _SAMPLES,
+    _ROWS,
+    _TILE_WIDTH,
+    _TILE_HEIGHT,
+    *_PIECES,
+    *_PIECES.values(),
+}
+"""Tags that are looked at here, and that decoders would take as numbers of other types, too."""
 _JPEG, _OLD_JPEG = 7, 6
 # Of the baseline, and what decoders of compressed data look for. Without the rest there is no metadata, no second
 # page, and no directory below this one.
@@ -86,6 +99,8 @@ def lean_tiff(data: bytes) -> bytes:
 
 def _check(data: bytes, form: _Form, tags: dict[int, tuple[int, int, int, bytes]]) -> None:
     for number, kind, count, _ in tags.values():
+        if number in _COUNTED and kind not in _INTEGERS:
+            raise InvalidInput(f"Tag {number} of the TIFF is of a wrong type. Save it anew.")
         limit = MAX_PIECES if number in (*_PIECES, *_PIECES.values()) else MAX_VALUES
         # Bytes are taken as they are; numbers become objects one by one, and fractions are dear.
         if (count > limit and _SIZES.get(kind, 1) > 1) or (count > 64 and kind in (5, 10)):

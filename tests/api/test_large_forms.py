@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import tempfile
 import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -92,3 +94,45 @@ async def test_a_form_of_images_stays_under_the_limit_of_bodies(client: httpx.As
     upload = "/inference/segmenter/upload"
     status, why = told(await client.post(upload, content=form_of("images", b"", 5 * MEGABYTE), headers=FORM))
     assert (status, why) == (413, "The body is larger than 4 MB. Send fewer or smaller images.")
+
+
+@pytest.mark.parametrize("folder", ["missing", "file", "/proc"])
+async def test_no_temporary_folder_is_told_by_the_name_of_its_setting(
+    client: httpx.AsyncClient, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / folder))
+    status, why = told(await client.post("/tracking", content=form_of("video", *video_of(8)), headers=FORM))
+    assert status == 507 and "TMPDIR" in why
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "word"),
+    [
+        (errno.EROFS, 507, "TMPDIR"),
+        (errno.EACCES, 507, "TMPDIR"),
+        (errno.EPERM, 507, "TMPDIR"),
+        (errno.ENOSPC, 507, "disk is full"),
+        (errno.EDQUOT, 507, "disk is full"),
+        (errno.ENOMEM, 507, "memory"),
+        (errno.EMFILE, 503, "too many files open"),
+        (errno.ENFILE, 503, "too many files open"),
+    ],
+)
+async def test_a_file_that_cannot_be_kept_is_told_why(
+    client: httpx.AsyncClient, number: int, status: int, word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: Any, **options: Any) -> Any:
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    answer = await client.post("/tracking", content=form_of("video", *video_of(8)), headers=FORM)
+    assert answer.status_code == status and word in answer.json()["detail"]
+    assert ("Retry-After" in answer.headers) == (status == 503)
+
+
+async def test_without_a_temporary_folder_small_files_are_still_taken(
+    client: httpx.AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    assert (await client.post("/tracking", content=form_of("video", *video_of(1)), headers=FORM)).status_code == 201

@@ -8,8 +8,10 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
+from tokenizers.normalizers import Precompiled
 
 from vision_model_repo.engine.batching import Entry, Lane
+from vision_model_repo.engine.pixels import PixelThreads
 from vision_model_repo.engine.worker import DeviceWorker
 
 
@@ -112,3 +114,35 @@ async def test_a_set_wait_gathers_company(worker: DeviceWorker) -> None:
     assert log == []
     assert await asyncio.gather(first, submit(worker, lane, entry(2))) == [1, 2]
     assert log == [[1, 2]]
+
+
+def panic(*_: object) -> list[object]:
+    """Makes an extension written in Rust panic, by a table that it reads beyond its end."""
+    Precompiled(b"\0\0\0\0abc").normalize_str("h\u00e9llo")
+    return []
+
+
+async def test_a_panic_fails_its_request_and_not_the_thread(worker: DeviceWorker) -> None:
+    with pytest.raises(BaseException) as caught:
+        panic()
+    assert not isinstance(caught.value, Exception), "else the rest shows nothing"
+    lane = Lane(panic, max_batch=4)
+    worker.add(lane)
+    entries = [entry(0), entry(1)]
+    with pytest.raises(RuntimeError, match="PanicException: index out of bounds"):
+        await submit(worker, lane, entries[0])
+    with pytest.raises(RuntimeError, match="PanicException"):
+        await worker.call(panic)
+    assert await worker.call(lambda: 7) == 7
+
+
+async def test_a_panic_in_a_pixel_thread_is_an_error() -> None:
+    pixels = PixelThreads(1)
+    try:
+        with pytest.raises(RuntimeError, match="PanicException"):
+            await pixels.run(panic)
+        with pytest.raises(RuntimeError, match="PanicException"):
+            pixels.submit(panic).result()
+        assert await pixels.run(int, "7") == 7
+    finally:
+        pixels.close()

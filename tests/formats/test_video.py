@@ -1,19 +1,25 @@
 from __future__ import annotations
 
 import struct
+import time
 import tracemalloc
 from fractions import Fraction
 from io import BytesIO
 from typing import Any
 
 import av
+import av.stream
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.hostile import bombs, videos
 from vision_model_repo.errors import InvalidInput, TooLarge
+from vision_model_repo.formats import video_files
 from vision_model_repo.formats.clips import ClipKind, encode_clip
 from vision_model_repo.formats.images import encode_png
+from vision_model_repo.formats.sanitize.av1 import count_frames
+from vision_model_repo.formats.sanitize.packets import CODECS, MAX_PICTURES, MAX_UNITS, check_packet
 from vision_model_repo.formats.video import PictureSequence, VideoLimits, open_video
 
 FRAMES = 40
@@ -172,3 +178,154 @@ def test_pictures_must_be_pictures_of_one_size() -> None:
         list(mixed.frames())
     with pytest.raises(InvalidInput, match="Frame 2: The data is no image"):
         list(mixed.frames(2))
+
+
+# Codecs
+
+
+def test_every_codec_that_is_read_is_one_of_ffmpegs() -> None:
+    # Builds of FFmpeg differ in which of them they have.
+    assert {"h264", "hevc", "vp8", "vp9", "mpeg4", "mjpeg", "prores", "gif"} <= CODECS & av.codecs_available
+
+
+@pytest.mark.parametrize(
+    ("form", "codec"),
+    [
+        ("mpegts", "libx264"),
+        ("mpeg", "mpeg1video"),
+        ("flv", "flv"),
+        ("ogg", "libtheora"),
+        ("mov", "mjpeg"),
+        ("matroska", "ffv1"),
+        ("mp4", "libx265"),
+        ("mp4", "libsvtav1"),
+        ("webm", "libvpx"),
+        ("asf", "wmv2"),
+    ],
+)
+def test_videos_of_usual_codecs_are_read(form: str, codec: str) -> None:
+    if codec not in av.codecs_available:
+        pytest.skip("this FFmpeg does not write it")
+    video = open_video(videos.encoded(form, codec, frames=12, size=(128, 96)))
+    assert (video.width, video.height) == (128, 96)
+    assert video.frame_count == pytest.approx(12, abs=1)
+    assert video.frames_per_second == pytest.approx(25, abs=0.1)
+    lightness = [float(frame.mean()) for _, frame in video.frames()]
+    assert len(lightness) >= 11 and lightness[-1] > lightness[0] + 30
+
+
+@pytest.mark.parametrize("name", [b"zzzz", b"encv", b"\0\0\0\0", b"drmi"])
+def test_a_codec_that_is_not_read_is_told(name: bytes) -> None:
+    with pytest.raises(InvalidInput, match="codec that is not read here, or is encrypted"):
+        open_video(videos.mp4_of_codec(name))
+
+
+def test_a_codec_that_ffmpeg_has_and_nobody_needs_is_not_read() -> None:
+    with pytest.raises(InvalidInput, match="codec that is not read here"):
+        open_video(videos.encoded("avi", "asv1", frames=2))
+
+
+def test_the_cover_of_a_piece_of_music_is_no_video() -> None:
+    buffer = BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        sound: Any = container.add_stream("aac", rate=48000)
+        cover: Any = container.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 64, 48, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        container.start_encoding()
+        packet = av.Packet(bombs.encoded(Image.new("RGB", (64, 48)), "JPEG"))
+        packet.stream, packet.pts, packet.dts, packet.time_base = cover, 0, 0, Fraction(1)
+        container.mux(packet)
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        silence.sample_rate = 48000
+        container.mux(sound.encode(silence))
+        container.mux(sound.encode())
+    with pytest.raises(InvalidInput, match="no video in it"):
+        open_video(buffer.getvalue())
+
+
+# Cost that the size does not show
+
+
+def test_frames_of_many_scans_are_refused() -> None:
+    for form in ("avi", "mov", "matroska"):
+        data = videos.of_packets(form, "mjpeg", (64, 48), [bombs.jpeg_of_scans(64, 48, 40)] * 3)
+        with pytest.raises(InvalidInput, match="more than 32 scans"):
+            open_video(data)
+    late = videos.of_packets(
+        "avi", "mjpeg", (64, 48), [bombs.jpeg_of_scans(64, 48, 0)] * 3 + [bombs.jpeg_of_scans(64, 48, 40)]
+    )
+    frames = open_video(late).frames()
+    assert [next(frames)[0] for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(InvalidInput, match="more than 32 scans"):
+        next(frames)
+
+
+@pytest.mark.parametrize("form", ["mp4", "matroska"])
+def test_frames_of_many_pieces_are_refused(form: str) -> None:
+    like = videos.encoded(form, "libx264", frames=3)
+    with av.open(BytesIO(like), "r") as container:
+        packets = [bytes(packet) for packet in container.demux(container.streams.video[0]) if packet.size]
+    assert open_video(videos.of_packets(form, "libx264", (64, 48), packets, like=like)).frame_count == 3
+    packets[1] *= MAX_UNITS + 1
+    data = videos.of_packets(form, "libx264", (64, 48), packets, like=like)
+    with pytest.raises(InvalidInput, match="pieces"):
+        list(open_video(data).frames())
+
+
+def test_hidden_frames_of_a_packet_are_counted() -> None:
+    if "libsvtav1" not in av.codecs_available:
+        pytest.skip("this FFmpeg does not write AV1")
+    data = videos.encoded("mp4", "libsvtav1", frames=20)
+    with av.open(BytesIO(data), "r") as container:
+        packets = [bytes(packet) for packet in container.demux(container.streams.video[0]) if packet.size]
+    counts = [count_frames(packet) for packet in packets]
+    assert len(packets) == 20 and min(counts) == 1 and sum(counts) >= 20 and max(counts) < MAX_PICTURES
+    check_packet("libdav1d", packets[0], b"")
+    with pytest.raises(InvalidInput, match="more than 16 frames"):
+        check_packet("libdav1d", packets[0] * (MAX_PICTURES + 1), b"")
+
+
+def test_frames_are_not_decoded_before_their_size_is_known() -> None:
+    for form in ("mpegts", "matroska", "mp4"):
+        data = videos.encoded(form, "libx264", frames=1, size=(2048, 2048), options={"preset": "ultrafast"})
+        started = time.process_time()
+        with pytest.raises(InvalidInput, match="2048 x 2048 pixels a frame; at most 9999"):
+            open_video(data, VideoLimits(max_pixels=9999))
+        # Decoding it takes longer.
+        assert time.process_time() - started < 0.1
+
+
+def test_a_frame_that_is_far_from_its_key_frame_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    rare = videos.encoded("mp4", "libx264", frames=100, options={"x264-params": "keyint=1000:scenecut=0"})
+    video = open_video(rare)
+    assert next(video.frames(90))[0] == 90
+    monkeypatch.setattr(video_files, "SEEK_SECONDS", 0.0)
+    with pytest.raises(InvalidInput, match=r"Frame 90 is not reached within 0 seconds.*key frame every few seconds"):
+        next(video.frames(90))
+    assert next(video.frames(0))[0] == 0
+
+
+def test_small_frames_are_read_backwards_in_few_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    video = open_video(videos.encoded("mp4", "libx264", frames=100))
+    passes: list[int] = []
+    forward = video._forward
+    monkeypatch.setattr(video, "_forward", lambda start, stop: passes.append(stop - start) or forward(start, stop))
+    assert [index for index, _ in video.frames(backward=True)] == list(range(99, -1, -1))
+    assert passes == [100]
+
+
+def test_other_streams_are_not_decoded() -> None:
+    buffer = BytesIO()
+    with av.open(buffer, "w", format="matroska") as container:
+        pictures: Any = container.add_stream("ffv1", rate=25)
+        pictures.width, pictures.height, pictures.pix_fmt = 64, 48, "yuv420p"
+        other: Any = container.add_stream("mjpeg", rate=25)
+        other.width, other.height, other.pix_fmt = 64, 48, "yuvj420p"
+        for index in range(6):
+            container.mux(pictures.encode(av.VideoFrame.from_ndarray(numbered(index), format="rgb24")))
+            packet = av.Packet(b"\xff\xd8 no picture at all")
+            packet.stream, packet.pts, packet.dts, packet.time_base = other, index, index, Fraction(1, 25)
+            container.mux(packet)
+        container.mux(pictures.encode())
+    assert [number_of(frame) for _, frame in open_video(buffer.getvalue()).frames()] == list(range(6))

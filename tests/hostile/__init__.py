@@ -1,1 +1,1 @@
-"""Hostile input of every kind, as one command: `python -m tests.hostile`."""
+"""What a hostile caller would send, as generators and attacks; `python -m tests.hostile` runs them all."""

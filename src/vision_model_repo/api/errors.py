@@ -3,6 +3,7 @@
 VisionError              its own status   "a sentence"
 RequestValidationError   422              [{"type", "loc", "msg"}, ...]
 HTTPException            its own status   the router's own 404 and 405, "Not Found"
+out of memory            507              "a sentence"
 anything else            500              "... error id ..."; the log has the rest
 """
 
@@ -23,7 +24,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
-from vision_model_repo.errors import Busy, VisionError
+from vision_model_repo.errors import Busy, InsufficientMemory, VisionError, is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +110,9 @@ def refusal_of(error: Exception) -> Refusal:
         return Refusal(422, field_problems(error.errors()))
     if isinstance(error, HTTPException):
         return Refusal(error.status_code, error.detail, error.headers or {})
+    if not isinstance(error, VisionError) and is_out_of_memory(error):
+        logger.error("A request ran out of memory", exc_info=error)
+        error = InsufficientMemory("The server has no memory left for this. Send less at once, or try again later.")
     if not isinstance(error, VisionError):
         error_id = uuid4().hex[:12]
         logger.error("Internal error %s", error_id, exc_info=error)

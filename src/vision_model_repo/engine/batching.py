@@ -13,8 +13,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from vision_model_repo.engine.devices import is_out_of_memory
-from vision_model_repo.errors import RequestTimeout
+from vision_model_repo.errors import RequestTimeout, as_exception, is_out_of_memory
 
 Forward = Callable[[Sequence[Any]], Sequence[Any]]
 
@@ -124,7 +123,8 @@ class Lane:
             outputs = list(self._forward([entry.item for entry in batch]))
             if len(outputs) != len(batch):
                 raise RuntimeError(f"forward gave {len(outputs)} outputs for {len(batch)} items")
-        except Exception as error:
+        except BaseException as raised:
+            error = as_exception(raised)
             # The frames of the traceback hold the tensors that may have filled the memory.
             failure = error.with_traceback(None) if is_out_of_memory(error) else error
         else:

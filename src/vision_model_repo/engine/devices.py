@@ -98,10 +98,3 @@ def _first_gpu() -> object | None:
         return pynvml.nvmlDeviceGetHandleByUUID(visible)
     except pynvml.NVMLError:
         return None
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, on a GPU or on the host. Looks at names, so that torch need not be imported."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

@@ -12,7 +12,7 @@ from vision_model_repo import garbage
 from vision_model_repo.engine.devices import resolve_device
 from vision_model_repo.engine.warmup import measure_batch, warm_batches, warm_up
 from vision_model_repo.engine.worker import DeviceWorker
-from vision_model_repo.errors import NotFound
+from vision_model_repo.errors import NotFound, contained
 from vision_model_repo.models.base import Checkpoint, EncoderModel, GenerativeModel, Model, Servable
 from vision_model_repo.models.catalog import REMOTE, ModelSpec
 from vision_model_repo.models.hub import Hub
@@ -55,9 +55,9 @@ class ModelLoader:
         if model_id is not None and spec.device == REMOTE:
             raise NotFound(f"{spec.model_type} is run by another server, with a checkpoint of its own. Name none.")
         if model_id is not None:
-            return await loop.run_in_executor(self._downloads, self._hub.resolve, model_id)
+            return await loop.run_in_executor(self._downloads, contained(self._hub.resolve), model_id)
         preferred = self._settings.default_model_ids.get(spec.model_type)
-        return await loop.run_in_executor(self._downloads, self._hub.resolve_default, spec, preferred)
+        return await loop.run_in_executor(self._downloads, contained(self._hub.resolve_default), spec, preferred)
 
     async def read(self, spec: ModelSpec, checkpoint: Checkpoint, dtype: str, worker: DeviceWorker) -> Servable:
         """A model on the worker's device, ready to answer. Raises what its library does when the memory runs out."""
@@ -102,4 +102,4 @@ class ModelLoader:
                 await warm_batches(model, worker, request)
 
     async def _in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, contained(function), *args)

@@ -21,7 +21,6 @@ from vision_model_repo.engine.concurrency import gather_or_cancel
 from vision_model_repo.engine.devices import (
     DTYPE_BYTES,
     device_memory,
-    is_out_of_memory,
     resolve_dtype,
 )
 from vision_model_repo.engine.loading import ModelLoader
@@ -32,7 +31,14 @@ from vision_model_repo.engine.runner import Runner
 from vision_model_repo.engine.slots import Slot
 from vision_model_repo.engine.timings import Timings
 from vision_model_repo.engine.worker import DeviceWorker
-from vision_model_repo.errors import Busy, InsufficientMemory, InvalidInput, NotFound, RequestTimeout
+from vision_model_repo.errors import (
+    Busy,
+    InsufficientMemory,
+    InvalidInput,
+    NotFound,
+    RequestTimeout,
+    is_out_of_memory,
+)
 from vision_model_repo.models.base import Checkpoint, Servable
 from vision_model_repo.models.catalog import Catalog, ModelSpec
 from vision_model_repo.models.hub import Hub

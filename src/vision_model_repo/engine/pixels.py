@@ -9,6 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import ParamSpec, TypeVar
 
+from vision_model_repo.errors import contained
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -26,11 +28,13 @@ class PixelThreads:
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Calls a function in one of the threads."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, partial(function, *args, **kwargs))
+        return await asyncio.get_running_loop().run_in_executor(
+            self._executor, partial(contained(function), *args, **kwargs)
+        )
 
     def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """The same for who does not wait for it. Any thread may call this."""
-        return self._executor.submit(function, *args, **kwargs)
+        return self._executor.submit(contained(function), *args, **kwargs)
 
     def close(self) -> None:
         self._executor.shutdown(cancel_futures=True)

@@ -25,11 +25,10 @@ from weakref import ref
 
 from vision_model_repo.engine.batching import Entry, Lane
 from vision_model_repo.engine.cache import EncodingCache
-from vision_model_repo.engine.devices import is_out_of_memory
 from vision_model_repo.engine.pixels import PixelThreads
 from vision_model_repo.engine.slots import Slot
 from vision_model_repo.engine.timings import Timings
-from vision_model_repo.errors import InsufficientMemory
+from vision_model_repo.errors import InsufficientMemory, as_exception, is_out_of_memory
 from vision_model_repo.formats.images import pixel_digest
 from vision_model_repo.models.base import EncoderModel, Encoding, GenerativeModel, Model, RemoteModel
 
@@ -283,8 +282,9 @@ def _set_out(slot: Slot, model: Model, request: Any, entry: Entry) -> None:
     try:
         entry.item = model.preprocess(request)
         entry.key, entry.weight = model.batch_key(entry.item), model.weight(entry.item)
-    except Exception as error:
-        _fail(entry.future, error)
+    except BaseException as error:
+        # Out of memory here is the host's, and no pass that could be tried again.
+        _fail(entry.future, _no_room() if is_out_of_memory(error) else as_exception(error))
     else:
         slot.worker.put(slot.forward, entry)
 
@@ -295,8 +295,12 @@ def _finish(model: Model, entry: Entry, result: Future[tuple[Any, float]], since
         return
     try:
         result.set_result((model.postprocess(entry.future.result(), entry.item), time.monotonic() - since))
-    except Exception as error:
-        result.set_exception(error)
+    except BaseException as error:
+        result.set_exception(as_exception(error))
+
+
+def _no_room() -> InsufficientMemory:
+    return InsufficientMemory("The server has no memory left to prepare the request. Send less, or try again later.")
 
 
 def _fail(future: Future[Any], error: BaseException) -> None:
@@ -325,8 +329,8 @@ def _disembark(slot: Slot, model: EncoderModel, entry: Entry, landed: Future[Non
         return
     try:
         _follow(slot, model, entry, encoded.result())
-    except Exception as error:
-        landed.set_exception(error)
+    except BaseException as error:
+        landed.set_exception(as_exception(error))
     else:
         landed.set_result(None)
 

@@ -12,9 +12,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from vision_model_repo.engine.devices import is_out_of_memory
 from vision_model_repo.engine.worker import DeviceWorker
-from vision_model_repo.errors import InvalidInput
+from vision_model_repo.errors import InvalidInput, is_out_of_memory
 from vision_model_repo.models.base import EncoderModel, Model
 
 GROWTH = 1.05

@@ -17,6 +17,7 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 from vision_model_repo.engine.batching import Entry, Lane
+from vision_model_repo.errors import as_exception
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ class DeviceWorker:
         while (job := self._next()) is not None:
             try:
                 job()
-            except Exception:
+            except BaseException:
                 logger.exception("The device thread survived a failure outside a request")
 
     def _next(self) -> Callable[[], None] | None:
@@ -116,5 +117,5 @@ def _settle(function: Callable[[], object], future: Future[object]) -> None:
         return
     try:
         future.set_result(function())
-    except Exception as error:
-        future.set_exception(error)
+    except BaseException as error:
+        future.set_exception(as_exception(error))

@@ -12,11 +12,15 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from vision_model_repo.errors import InvalidInput
+from vision_model_repo.errors import InsufficientMemory, InvalidInput, is_out_of_memory
+from vision_model_repo.formats.sanitize import check_avif, sanitize, webp_pixels
 
 # Formats with a decoder that is maintained and needs no outside program. JPEG also covers MPO (the pictures of
 # stereo and phone cameras), whose first frame is a JPEG.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+
+DECODER_BYTES = 8
+"""What a decoder holds of a pixel beside what it gives, at most, as far as `has_room` asks."""
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -80,16 +84,26 @@ def decode_image(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
         (H, W, 3) uint8 RGB, contiguous and writable.
 
     Raises:
-        InvalidInput: empty, not a picture of these formats, damaged, truncated, or too large.
+        InvalidInput: empty, not a picture of these formats, damaged, truncated, too large, or made so that decoding
+            it costs far more than its pixels tell.
+        InsufficientMemory: the memory of this machine does not suffice.
     """
     if not data:
         raise InvalidInput("The image is empty (zero bytes).")
+    claimed = 0
     # Pillow's plugins answer damaged bytes with errors of a dozen types, so all of them are caught here.
     try:
-        picture = _open(data)
+        name = _format_of(data)
+        data = sanitize(data, name, max_pixels=max_pixels)
+        if name == "WEBP" and (claimed := webp_pixels(data)) > max_pixels:
+            raise InvalidInput(f"The image has {claimed} pixels; at most {max_pixels} are accepted.")
+        picture = _open(data, name)
         width, height = picture.size
+        claimed = width * height
         if width * height > max_pixels:
             raise InvalidInput(f"The image has {width} x {height} pixels; at most {max_pixels} are accepted.")
+        if name == "AVIF":
+            check_avif(data, width * height)
         if (pixels := _decode_jpeg(data, picture)) is not None:
             return pixels
         picture.load()
@@ -101,6 +115,10 @@ def decode_image(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
     except Image.DecompressionBombError:
         raise InvalidInput(f"The image has too many pixels; at most {max_pixels} are accepted.") from None
     except Exception as error:
+        if is_out_of_memory(error) or not has_room(DECODER_BYTES * claimed):
+            raise InsufficientMemory(
+                "The server has no memory left to decode the image. Send a smaller one, or try again later."
+            ) from error
         raise InvalidInput("The image is damaged or truncated.") from error
 
 
@@ -135,18 +153,36 @@ def _save(picture: Image.Image, format_name: str, **options: int) -> bytes:
     return buffer.getvalue()
 
 
-def _open(data: bytes) -> ImageFile.ImageFile:
+def _format_of(data: bytes) -> str:
+    """The name of the format by its first bytes. Raises InvalidInput for one that is not read here."""
+    Image.init()
+    for name in FORMATS:
+        _, accept = Image.OPEN.get(name, (None, None))
+        if accept and accept(data[:16]) is True:
+            return name
+    raise InvalidInput(f"The data is no image of a format that is read here: {', '.join(FORMATS)}.")
+
+
+def has_room(size: int) -> bool:
+    """Whether so many bytes could be allocated. Asking for memory does not touch it.
+
+    Some decoders fail in the same way for want of memory and for bad data; this tells one from the other.
+    """
+    try:
+        np.empty(size, np.uint8)
+    except MemoryError:
+        return False
+    return True
+
+
+def _open(data: bytes, name: str) -> ImageFile.ImageFile:
     """Reads the header only.
 
     `Image.open` would do, but that it compares the size with a process-wide limit and then only warns; the limit
     that counts here is the caller's.
     """
-    Image.init()
-    for name in FORMATS:
-        factory, accept = Image.OPEN.get(name, (None, None))
-        if factory and accept and accept(data[:16]) is True:
-            return factory(BytesIO(data), "")
-    raise InvalidInput(f"The data is no image of a format that is read here: {', '.join(FORMATS)}.")
+    factory, _ = Image.OPEN[name]
+    return factory(BytesIO(data), "")
 
 
 def _decode_jpeg(data: bytes, picture: Image.Image) -> NDArray[np.uint8] | None:
@@ -161,8 +197,9 @@ def _decode_jpeg(data: bytes, picture: Image.Image) -> NDArray[np.uint8] | None:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         if (width, height) == picture.size and colours in ("YCbCr", "Gray"):
             return simplejpeg.decode_jpeg(data, "RGB")
-    except ValueError:
-        pass
+    except ValueError as error:
+        if is_out_of_memory(error):
+            raise
     return None
 
 

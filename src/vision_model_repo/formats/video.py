@@ -21,8 +21,10 @@ Frame = NDArray[np.uint8]
 VideoBytes = bytes | mmap
 """A video file in memory, or on disk and read from there."""
 
-BACKWARD_CHUNK = 8
-"""Frames that are decoded ahead and held while a video is read backwards."""
+BACKWARD_FRAMES = 8
+BACKWARD_BYTES = 64 * 2**20
+"""What is decoded ahead and held while a video is read backwards: so many frames, and more of small ones. Each time,
+everything since the last key frame is decoded anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +71,9 @@ class Video(ABC):
         if not backward:
             yield from self._forward(start, stop)
             return
-        for end in range(stop, start, -BACKWARD_CHUNK):
-            yield from reversed(list(self._forward(max(start, end - BACKWARD_CHUNK), end)))
+        held = max(BACKWARD_FRAMES, BACKWARD_BYTES // max(1, 3 * self.height * self.width))
+        for end in range(stop, start, -held):
+            yield from reversed(list(self._forward(max(start, end - held), end)))
 
     @abstractmethod
     def _forward(self, start: int, stop: int) -> Generator[tuple[int, Frame]]: ...

@@ -9,19 +9,31 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from io import SEEK_CUR, SEEK_END, SEEK_SET
+from time import monotonic
 from typing import cast
 
 import av
 import numpy as np
 from av.container import InputContainer
-from av.error import FFmpegError
+from av.stream import Disposition
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from vision_model_repo.errors import InvalidInput
+from vision_model_repo.errors import InsufficientMemory, InvalidInput, is_out_of_memory
+from vision_model_repo.formats.images import has_room
+from vision_model_repo.formats.sanitize.packets import CODECS, check_packet
 from vision_model_repo.formats.video import Frame, Video, VideoBytes, VideoLimits, check_bytes
 
 DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpeg,mpegts,ogg,flv,asf"
 """Containers that hold their own data. Playlists are left out: they would name files and addresses for us to open."""
+
+SEEK_SECONDS = 20.0
+"""Longest time from a key frame to the frame that is wanted. Nothing can stop the thread in between."""
+SLOW_PACKET_SECONDS = 10.0
+"""Longest time for one packet. A frame of an honest video takes a hundredth of it; nothing can stop the decoder either,
+so this ends the video after the first one."""
+PACKETS_PER_FRAME = 4
+"""Packets that may come for each frame that is accepted, empty ones included."""
 
 
 class _Cursor:
@@ -63,6 +75,7 @@ class EncodedVideo(Video):
         check_bytes(len(data), limits)
         self._data = data
         self._max_pixels = limits.max_pixels
+        self._pixels = 0
         self.nbytes = len(data)
         self._timestamps, self.frames_per_second = self._index(limits)
         self.frame_count = len(self._timestamps)
@@ -74,11 +87,12 @@ class EncodedVideo(Video):
 
     def _index(self, limits: VideoLimits) -> tuple[NDArray[np.int64], float]:
         """Timestamps of all frames in the order of play, -1 where they have none, and frames a second."""
-        with self._open() as container:
-            stream = container.streams.video[0]
+        with self._open() as (container, stream):
             _check_pixels(stream.codec_context.width, stream.codec_context.height, limits.max_pixels)
             stamps: list[int] = []
-            for packet in container.demux(stream):
+            for number, packet in enumerate(container.demux(stream)):
+                if number > PACKETS_PER_FRAME * (limits.max_frames + 1):
+                    raise InvalidInput("The video has too many packets for its frames. Encode it anew.")
                 if packet.size and not packet.is_discard:
                     stamps.append(-1 if packet.pts is None else packet.pts)
                 if len(stamps) > limits.max_frames:
@@ -93,21 +107,24 @@ class EncodedVideo(Video):
         return timestamps, rate
 
     def _forward(self, start: int, stop: int) -> Generator[tuple[int, Frame]]:
-        with self._open() as container:
-            stream = container.streams.video[0]
+        with self._open() as (container, stream):
             begin = 0
             seekable = start > 0 and bool((np.diff(self._timestamps, prepend=-1) > 0).all())
             if seekable:
                 container.seek(int(self._timestamps[start]), stream=stream)
                 begin = start
             index = begin
-            for frame in container.decode(stream):
+            since = monotonic()
+            for frame in _decoded(container, stream):
                 if index >= stop:
                     return
                 if seekable and frame.pts is not None and frame.pts < self._timestamps[start]:
+                    _check_time(since, start)
                     continue
                 if index >= start:
                     yield index, self._upright(frame)
+                else:
+                    _check_time(since, start)
                 index += 1
 
     def _upright(self, frame: av.VideoFrame) -> Frame:
@@ -119,21 +136,66 @@ class EncodedVideo(Video):
         return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
 
     @contextmanager
-    def _open(self) -> Iterator[InputContainer]:
-        # PyAV answers damaged bytes with FFmpeg's errors, and some files with plain Python ones.
+    def _open(self) -> Iterator[tuple[InputContainer, VideoStream]]:
+        # PyAV answers damaged bytes with FFmpeg's errors, and some files with plain Python ones of many types.
         try:
-            options = {"format_whitelist": DEMUXERS, "protocol_whitelist": ""}
+            options = {
+                "format_whitelist": DEMUXERS,
+                "protocol_whitelist": "",
+                # FFmpeg would decode frames to learn more about them, of any size, before one can look at it.
+                "codec_whitelist": "none",
+            }
             with av.open(_Cursor(self._data), "r", container_options=options) as container:
-                if not container.streams.video:
-                    raise InvalidInput("The file has no video in it.")
-                context = container.streams.video[0].codec_context
+                stream = _pictures(container)
+                context = stream.codec_context
                 context.options = {"max_pixels": str(self._max_pixels)}
                 context.thread_count = 1
-                yield container
+                self._pixels = context.width * context.height
+                yield container, stream
         except InvalidInput:
             raise
-        except (FFmpegError, ValueError, IndexError, OverflowError) as error:
+        except Exception as error:
+            # A decoder holds up to sixteen frames of 1.5 bytes a pixel.
+            if is_out_of_memory(error) or not has_room(24 * min(self._pixels, self._max_pixels)):
+                raise InsufficientMemory(
+                    "The server has no memory left to decode the video. Send a smaller one, or try again later."
+                ) from error
             raise InvalidInput("The video is damaged, or of a format that is not read here. Send an mp4.") from error
+
+
+def _pictures(container: InputContainer) -> VideoStream:
+    """The first stream of moving pictures. Raises InvalidInput if there is none that can be decoded."""
+    # The cover of a piece of music is a video stream, too.
+    streams = [each for each in container.streams.video if not each.disposition & Disposition.attached_pic]
+    if not streams:
+        raise InvalidInput("The file has no video in it.")
+    for stream in streams:
+        # Where FFmpeg has no decoder, there is no context, whatever the types say.
+        context = cast("av.VideoCodecContext | None", stream.codec_context)
+        if context is not None and context.codec.name in CODECS:
+            return stream
+    raise InvalidInput(
+        "The video has a codec that is not read here, or is encrypted. Send H.264 in an mp4, without a copy protection."
+    )
+
+
+def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
+    codec, extradata = stream.codec_context.codec.name, stream.codec_context.extradata or b""
+    for packet in container.demux(stream):
+        check_packet(codec, packet, extradata)
+        since = monotonic()
+        frames = packet.decode()
+        if monotonic() - since > SLOW_PACKET_SECONDS:
+            raise InvalidInput("A frame of the video is too costly to decode. Encode it anew.")
+        yield from frames
+
+
+def _check_time(since: float, index: int) -> None:
+    if monotonic() - since > SEEK_SECONDS:
+        raise InvalidInput(
+            f"Frame {index} is not reached within {SEEK_SECONDS:g} seconds from the key frame before it. Encode the "
+            "video with a key frame every few seconds."
+        )
 
 
 def _check_pixels(width: int, height: int, limit: int) -> None:

@@ -16,8 +16,11 @@ from typing import Any
 import httpx
 import pytest
 from PIL import Image
+from tokenizers.normalizers import Precompiled
 
+from tests.api import stand_ins
 from tests.api.conftest import IMAGE, Serve, b64, encoded, engine_of
+from tests.hostile import bombs
 
 DETECT = "/inference/detector"
 SEGMENT = "/inference/seg-menter"
@@ -306,3 +309,56 @@ async def test_one_bad_request_fails_alone(client: httpx.AsyncClient) -> None:
         *(client.post(SEGMENT, json={**good, "prompts": ["broken"]}) for _ in range(4)),
     )
     assert [answer.status_code for answer in answers] == [200] * 8 + [400] * 8 + [500] * 4
+
+
+# What goes wrong inside
+
+
+def panic(*_: Any) -> Any:
+    """Makes an extension written in Rust panic, which raises no `Exception`."""
+    return Precompiled(b"\0\0\0\0abc").normalize_str("h\u00e9llo")
+
+
+def exhaust(*_: Any) -> Any:
+    raise MemoryError
+
+
+def stop(*_: Any) -> Any:
+    raise SystemExit(1)
+
+
+@pytest.mark.parametrize("stage", ["preprocess", "forward", "postprocess"])
+@pytest.mark.parametrize(
+    ("fault", "status", "word"), [(panic, 500, "error id"), (stop, 500, "error id"), (exhaust, 507, "memory")]
+)
+async def test_any_fault_of_a_model_is_an_answer(
+    client: httpx.AsyncClient,
+    stage: str,
+    fault: Callable[..., Any],
+    status: int,
+    word: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stand_ins.Segmenter, stage, fault)
+    body = {"images": [IMAGE], "prompts": ["a"]}
+    async with asyncio.timeout(20):
+        await refused(client, SEGMENT, body, {status}, word)
+        # Another model, on the same threads.
+        assert (await client.post(DETECT, json=body)).status_code == 200
+
+
+async def test_no_memory_for_an_image_is_no_fault_of_the_image(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = {"images": [b64(encoded(Image.new("L", (8, 8)), "GIF"))], "prompts": ["a"]}
+    monkeypatch.setattr("PIL.Image.Image.convert", exhaust)
+    for url in (DETECT, "/jobs/submit/detector"):
+        await refused(client, url, body, {507}, "memory")
+    monkeypatch.undo()
+
+
+async def test_an_image_that_is_dear_to_decode_is_refused_at_once(client: httpx.AsyncClient) -> None:
+    started = time.monotonic()
+    for data in (bombs.jpeg_of_scans(4000, 4000, 150), bombs.avif_that_lies((1024, 1024), (64, 64), (8, 8))):
+        await refused(client, DETECT, {"images": [b64(data)], "prompts": ["a"]}, {400}, "images[0]", "costly")
+    assert time.monotonic() - started < 5

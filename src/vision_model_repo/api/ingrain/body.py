@@ -15,7 +15,7 @@ from vision_model_repo.api.ingrain.schemas import IngrainModel
 from vision_model_repo.api.native.images import read_image
 from vision_model_repo.engine.concurrency import gather_or_cancel
 from vision_model_repo.engine.engine import Engine
-from vision_model_repo.errors import InvalidInput, TooLarge, VisionError
+from vision_model_repo.errors import Busy, InsufficientMemory, InvalidInput, TooLarge, VisionError
 from vision_model_repo.settings import Settings
 
 Body = TypeVar("Body", bound=IngrainModel)
@@ -62,6 +62,8 @@ async def read_images(images: Sequence[str], headers: Mapping[str, Any] | None, 
         try:
             data = await engine.downloader.get(image, sent) if "://" in image[:16] else image
             pixels = (await read_image(data, engine)).pixels
+        except (InsufficientMemory, Busy):
+            raise
         except VisionError as error:
             raise InvalidInput(f"image[{index}]: {error.message}") from error
         pixels_left -= pixels.size // 3

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from vision_model_repo.engine.concurrency import gather_or_cancel
 from vision_model_repo.engine.engine import Engine
-from vision_model_repo.errors import InvalidInput, TooLarge, VisionError
+from vision_model_repo.errors import Busy, InsufficientMemory, InvalidInput, TooLarge, VisionError
 from vision_model_repo.formats.images import decode_base64, decode_image
 
 KIND = "An image is a base64 string, an http(s) URL, or an object with data and format."
@@ -78,6 +78,8 @@ async def read_images(sources: Sequence[Source], engine: Engine) -> list[Picture
         nonlocal pixels_left
         try:
             picture = await read_image(source, engine)
+        except (InsufficientMemory, Busy):
+            raise
         except VisionError as error:
             raise InvalidInput(f"images[{index}]: {error.message}") from error
         pixels_left -= picture.pixels.size // 3

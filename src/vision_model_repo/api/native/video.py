@@ -13,7 +13,7 @@ from vision_model_repo.api.native.images import ImageSource, Source, WireImage, 
 from vision_model_repo.engine.concurrency import gather_or_cancel
 from vision_model_repo.engine.engine import Engine
 from vision_model_repo.engine.manager import MEGABYTE
-from vision_model_repo.errors import InvalidInput, TooLarge, VisionError
+from vision_model_repo.errors import Busy, InsufficientMemory, InvalidInput, TooLarge, VisionError
 from vision_model_repo.formats.images import decode_base64
 from vision_model_repo.formats.video import PictureSequence, Video, VideoBytes, open_video
 
@@ -99,5 +99,7 @@ async def _read(name: str, given: Source | VideoSource, engine: Engine, max_mb: 
             seconds = engine.settings.video_url_timeout_seconds if isinstance(given, str | VideoSource) else None
             return await engine.downloader.get(data, max_bytes=max_mb * MEGABYTE, timeout_seconds=seconds)
         return await engine.pixels.run(decode_base64, data)
+    except (InsufficientMemory, Busy):
+        raise
     except VisionError as error:
         raise InvalidInput(f"{name}: {error.message}") from error

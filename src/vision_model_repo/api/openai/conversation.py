@@ -13,7 +13,7 @@ from vision_model_repo.api.native.images import read_image
 from vision_model_repo.api.openai.schemas import MAX_STOPS, CompletionBody, ImagePart, Message, TextPart
 from vision_model_repo.engine.concurrency import gather_or_cancel
 from vision_model_repo.engine.engine import Engine
-from vision_model_repo.errors import InvalidInput, TooLarge, VisionError
+from vision_model_repo.errors import Busy, InsufficientMemory, InvalidInput, TooLarge, VisionError
 from vision_model_repo.settings import Settings
 from vision_model_repo.tasks.chat import ChatMessage, ChatRequest, Role
 
@@ -80,6 +80,8 @@ async def read_request(body: CompletionBody, engine: Engine) -> ChatRequest:
 async def _read_image(url: str, where: tuple[int, int], engine: Engine) -> NDArray[np.uint8]:
     try:
         return (await read_image(url, engine)).pixels
+    except (InsufficientMemory, Busy):
+        raise
     except VisionError as error:
         index, place = where
         raise InvalidInput(f"messages[{index}].content[{place}].image_url: {error.message}") from error

@@ -16,6 +16,7 @@ import pytest
 import requests
 from fastapi import FastAPI, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from tokenizers.normalizers import Precompiled
 
 from tests.api.conftest import IMAGE, LiveServer, Serve, engine_of
 from tests.api.stand_ins import GATE, SEEN
@@ -342,6 +343,15 @@ async def test_an_error_of_the_work_gets_through() -> None:
 
     head, _ = await run(work, END)
     assert head["status"] == 404
+
+
+async def test_a_panic_of_an_extension_is_answered() -> None:
+    async def work(scope: Scope, receive: Receive, send: Send) -> None:
+        # It begins with a real one: the alphabet of this tokenizer is not one.
+        Precompiled(b"\0\0\0\0abc").normalize_str("h\u00e9llo")
+
+    head, _ = await run(work, END)
+    assert head["status"] == 500
 
 
 async def test_work_that_the_server_gives_up_is_answered() -> None:

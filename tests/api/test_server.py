@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import subprocess
 import sys
@@ -56,6 +57,14 @@ async def test_the_documentation_needs_no_other_server(serve: Serve, page: str) 
         assert any(path.endswith(".js") for path in loaded) and not [path for path in loaded if "//" in path]
         for path in loaded:
             assert (await client.get(path)).status_code == 200
+
+
+async def test_the_description_is_made_once_and_names_the_prefix_of_a_proxy(client: httpx.AsyncClient) -> None:
+    transport: Any = client._transport
+    proxied = httpx.AsyncClient(transport=httpx.ASGITransport(transport.app, root_path="/vision"), base_url="http://x")
+    first, second = await asyncio.gather(client.get("/openapi.json"), client.get("/openapi.json"))
+    assert first.content == second.content and "servers" not in first.json()
+    assert (await proxied.get("/vision/openapi.json")).json() == {**first.json(), "servers": [{"url": "/vision"}]}
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from vision_model_repo.api.errors import TooManyRequests, Unauthorized, refusal_
 from vision_model_repo.api.protocols import Policy
 from vision_model_repo.api.routing import MATCH, RouteTable, match_of
 from vision_model_repo.api.work import address_of, cancelled_when_gone
-from vision_model_repo.errors import RequestTimeout, TooLarge
+from vision_model_repo.errors import RequestTimeout, TooLarge, as_exception
 
 logger = logging.getLogger(__name__)
 
@@ -97,8 +97,11 @@ class Errors:
             await self.app(scope, receive, watched_send)
         except ClientDisconnect:
             return None
-        except Exception as error:
-            response = self._routes.write_error(refusal_of(error), scope)
+        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as error:
+            # A panic of an extension written in Rust is no Exception.
+            response = self._routes.write_error(refusal_of(as_exception(error)), scope)
             if not answering:
                 await response(scope, receive, send)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel
 
 from vision_model_repo.api.errors import Problem, ValidationProblem
+from vision_model_repo.api.wire import extend, write
 
 REFERENCE = "#/components/schemas/{model}"
 FILE_HEADERS = {
@@ -46,7 +48,8 @@ def schema_of(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def install(app: FastAPI, *, secured: bool) -> None:
-    """Completes what FastAPI generates: definitions that bodies and errors refer to, and how to send a key."""
+    """Completes what FastAPI generates: definitions that bodies and errors refer to, and how to send a key. Call it
+    before routes are installed."""
     generate = app.openapi
 
     def complete() -> dict[str, Any]:
@@ -65,6 +68,26 @@ def install(app: FastAPI, *, secured: bool) -> None:
         return document
 
     app.openapi = complete
+    own = [route for route in app.router.routes if getattr(route, "path", "") != app.openapi_url]
+    app.router.routes[:] = own
+    app.add_route(str(app.openapi_url), Description(app).answer, include_in_schema=False)
+
+
+class Description:
+    """Answers `/openapi.json`. It takes a second to make, so that it is made once, and not by the event loop."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+        self._making = asyncio.Lock()
+        self._document: bytes | None = None
+
+    async def answer(self, request: Request) -> Response:
+        async with self._making:
+            if self._document is None:
+                self._document = await asyncio.to_thread(lambda: write(self._app.openapi()))
+        prefix = request.scope.get("root_path", "").rstrip("/")
+        document = extend(self._document, servers=write([{"url": prefix}])) if prefix else self._document
+        return Response(document, media_type="application/json")
 
 
 def _hoist(node: Any, schemas: dict[str, Any]) -> None:

@@ -76,9 +76,9 @@ def create_app(settings: Settings | None = None, *, catalog: Catalog | None = No
         lifespan=lifespan,
         middleware=_middleware(settings, routes),
     )
+    openapi.install(app, secured=bool(settings.api_keys))
     routes.install(app, catalog)
     errors.install(app, routes.write_error)
-    openapi.install(app, secured=bool(settings.api_keys))
     return app
 
 

@@ -14,7 +14,7 @@ from transformers import AutoImageProcessor
 
 from vision_model_repo.errors import NotFound
 from vision_model_repo.models.base import Checkpoint
-from vision_model_repo.models.torch_model import ImageInput
+from vision_model_repo.models.torch_model import UNTRUSTED, ImageInput
 
 Size = tuple[int, int]
 
@@ -80,7 +80,7 @@ def photo_input(checkpoint: Checkpoint, device: str) -> PhotoInput:
         NotFound: there is none that can be read, or it asks for more than to scale, to crop and to normalise.
     """
     try:
-        processor: Any = cast(Any, AutoImageProcessor).from_pretrained(checkpoint.folder, local_files_only=True)
+        processor: Any = cast(Any, AutoImageProcessor).from_pretrained(checkpoint.folder, **UNTRUSTED)
     except (OSError, ValueError, json.JSONDecodeError):
         raise NotFound(
             f"{checkpoint.model_id} has no preprocessor_config.json that can be read, which says how to prepare images."

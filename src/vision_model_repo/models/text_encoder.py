@@ -21,8 +21,9 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel, T5EncoderMod
 
 from vision_model_repo.errors import InvalidInput, NotFound
 from vision_model_repo.models.base import Checkpoint
+from vision_model_repo.models.checkpoint_files import reads_checkpoint
 from vision_model_repo.models.sentence_files import SentenceFiles, read_sentence_files
-from vision_model_repo.models.torch_model import TorchModel, place, read, read_config, read_json
+from vision_model_repo.models.torch_model import UNTRUSTED, TorchModel, place, read, read_config, read_json
 from vision_model_repo.tasks.embedding import EmbeddingRequest, EmbeddingResult, unit_length
 
 MAX_BATCH = 32
@@ -192,6 +193,7 @@ def pool(mode: str, hidden: Tensor, counted: Tensor) -> Tensor:
     return (hidden * weights).sum(dim=1) / (total.sqrt() if mode == "mean_sqrt_len_tokens" else total)
 
 
+@reads_checkpoint
 def load(checkpoint: Checkpoint, *, device: str, dtype: str) -> TextEncoder:
     """Reads a text encoder of any kind that transformers knows.
 
@@ -241,7 +243,7 @@ def _read_tokenizer(checkpoint: Checkpoint) -> Any:
     # Where there is none of these, transformers makes up a tokenizer that knows no words.
     if any((checkpoint.folder / name).is_file() for name in TOKENIZER_FILES):
         with suppress(OSError, ValueError):
-            tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, **UNTRUSTED)
     if not getattr(tokenizer, "is_fast", False):
         raise NotFound(f"{checkpoint.model_id} has no tokenizer.json that can be read. Get its JSON files again.")
     return tokenizer

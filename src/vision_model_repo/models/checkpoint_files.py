@@ -4,8 +4,7 @@ Libraries look for much in a checkpoint's folder: code, pickles, adapters of a s
 given that folder. It gets another one, for as long as it reads, with links to the weights and vocabularies, and with
 the JSON files as `checkpoint_config` leaves them. What else a checkpoint has is not there.
 
-While it reads, the thread may open files of that folder and of installed packages alone, connects to nothing and starts
-no process. That is no sandbox for code. It holds back a library that a checkpoint's data sends to another place.
+Meanwhile the thread is confined, too: see `confinement`.
 """
 
 from __future__ import annotations
@@ -15,20 +14,18 @@ import json
 import logging
 import os
 import re
-import sys
-import sysconfig
 import tempfile
-import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from vision_model_repo.errors import InsufficientMemory, NotFound, VisionError
 from vision_model_repo.models import open_clip_config, sentence_files
 from vision_model_repo.models.base import Checkpoint, Servable
 from vision_model_repo.models.checkpoint_config import Cleaner, clean_generation, refuse
+from vision_model_repo.models.confinement import confined
 from vision_model_repo.models.plain_files import MAX_JSON_BYTES, Unreadable, open_regular, read_json, tensor_shapes
 from vision_model_repo.models.tokenizer_files import check_tokenizer
 
@@ -239,83 +236,3 @@ def own_folders(folder: Path) -> tuple[Path, ...]:
     if real.parent.name == "snapshots" and real.parent.parent.name.startswith("models--") and blobs.is_dir():
         return real, blobs.resolve()
     return (real,)
-
-
-# What a thread may do while it reads a checkpoint.
-
-_confinement = threading.local()
-_hook_lock = threading.Lock()
-_hook_is_there = False
-_PACKAGE = str(Path(__file__).parents[1])
-_CODE = (".py", ".pyc", ".so")
-_SYSTEM = ("/proc/", "/sys/", "/dev/null", "/dev/urandom", "/dev/shm/", "/dev/nvidia")
-_REFUSED = frozenset(
-    {
-        "socket.connect",
-        "socket.getaddrinfo",
-        "socket.gethostbyname",
-        "socket.sendto",
-        "subprocess.Popen",
-        "os.system",
-        "os.exec",
-        "os.posix_spawn",
-        "os.fork",
-        "os.forkpty",
-    }
-)
-"""By their names in https://docs.python.org/3/library/audit_events.html."""
-
-
-class OutsideOfCheckpoint(PermissionError):
-    """A library wanted to leave the checkpoint that it reads."""
-
-
-@contextmanager
-def confined(folder: Path) -> Iterator[None]:
-    """Keeps this thread to the files of a folder and of installed packages while the block runs."""
-    _install_hook()
-    previous = getattr(_confinement, "folders", None)
-    _confinement.folders = (*_installed(), f"{folder}{os.sep}", f"{folder.resolve()}{os.sep}")
-    try:
-        yield
-    finally:
-        _confinement.folders = previous
-
-
-@functools.cache
-def _installed() -> tuple[str, ...]:
-    """Where Python's own files and those of packages are."""
-    return (*_SYSTEM, *_both_forms([*sysconfig.get_paths().values(), sys.prefix, sys.base_prefix, _PACKAGE]))
-
-
-def _both_forms(places: Iterable[str]) -> tuple[str, ...]:
-    """Folders as they are called and as they really are."""
-    forms = {f"{form}{os.sep}" for place in places if os.path.isabs(place) for form in (place, os.path.realpath(place))}
-    return tuple(forms - {os.sep, 2 * os.sep})
-
-
-def _install_hook() -> None:
-    global _hook_is_there
-    with _hook_lock:
-        if not _hook_is_there:
-            sys.addaudithook(_audit)
-            _hook_is_there = True
-
-
-def _audit(event: str, args: tuple[Any, ...]) -> None:
-    folders = getattr(_confinement, "folders", None)
-    if folders is None:
-        return
-    if event in _REFUSED:
-        raise OutsideOfCheckpoint(f"{event} while a checkpoint is read")
-    if event == "open" and isinstance(args[0], str | bytes | os.PathLike):
-        path = os.path.abspath(os.fsdecode(cast(Any, args[0])))
-        # Code of packages that are installed where they are developed; none of a checkpoint's is there.
-        if path.startswith(folders) or (path.endswith(_CODE) and path.startswith(_both_forms(sys.path))):
-            return
-        _confinement.folders = None
-        try:
-            logger.warning("A library was kept from opening %s while it read a checkpoint", path)
-        finally:
-            _confinement.folders = folders
-        raise OutsideOfCheckpoint(f"{path} is outside of the checkpoint")

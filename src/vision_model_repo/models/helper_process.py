@@ -16,6 +16,8 @@ import time
 import weakref
 from typing import Any
 
+from vision_model_repo.models.confinement import released
+
 MEGABYTE = 2**20
 MAX_ANSWER_BYTES = 64 * MEGABYTE
 STARTING_SECONDS = 30.0
@@ -54,7 +56,7 @@ class HelperProcess:
     def ask(self, task: str, **arguments: Any) -> str:
         """What a task answers. Raises HelperRefused."""
         request = json.dumps([task, self._seconds, arguments]).encode() + b"\n"
-        with self._lock:
+        with self._lock, released():
             if not self._running:
                 self._running.append(self._start())
             try:

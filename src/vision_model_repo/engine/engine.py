@@ -65,6 +65,7 @@ class Engine:
             token=settings.hf_token.get_secret_value() if settings.hf_token else None,
             offline=settings.hf_hub_offline,
             allowed=settings.allowed_model_ids,
+            roots=settings.model_roots,
         )
         self.metrics = Metrics()
         self.manager = ModelManager(settings, catalog or Catalog.installed(), hub, self.pixels, self.metrics)

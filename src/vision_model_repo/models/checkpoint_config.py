@@ -97,7 +97,7 @@ class Cleaner:
                 raise self.error(f"the backbone is {str(value)[:80]!r}, and no other repository is followed")
             if _LEFT_OUT.fullmatch(key) or key == "backbone" or (isinstance(value, str) and _PLACE.fullmatch(key)):
                 continue
-            elif key == "model_args" and isinstance(value, dict):
+            if key == "model_args" and isinstance(value, dict):
                 kept[key] = self._arguments(value, (*place, key))
             else:
                 kept[key] = self._any(key, value, (*place, key))

@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vision_model_repo.errors import InsufficientMemory, NotFound, VisionError
+from vision_model_repo.errors import InsufficientMemory, VisionError
 from vision_model_repo.models import open_clip_config, sentence_files
 from vision_model_repo.models.base import Checkpoint, Servable
 from vision_model_repo.models.checkpoint_config import Cleaner, clean_generation, refuse

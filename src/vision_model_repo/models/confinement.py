@@ -25,7 +25,17 @@ _hook_lock = threading.Lock()
 _hook_is_there = False
 _PACKAGE = str(Path(__file__).parents[1])
 _CODE = (".py", ".pyc", ".so")
-_SYSTEM = ("/proc/cpuinfo", "/proc/meminfo", "/proc/self/cgroup", "/proc/self/maps", "/proc/driver/", "/sys/", "/dev/null", "/dev/urandom", "/dev/shm/")
+_SYSTEM = (
+    "/proc/cpuinfo",
+    "/proc/meminfo",
+    "/proc/self/cgroup",
+    "/proc/self/maps",
+    "/proc/driver/",
+    "/sys/",
+    "/dev/null",
+    "/dev/urandom",
+    "/dev/shm/",
+)
 _REFUSED = frozenset(
     {
         "socket.connect",
@@ -78,7 +88,9 @@ def _installed() -> tuple[str, ...]:
 
 def _both_forms(places: Iterable[str]) -> tuple[str, ...]:
     """Folders as they are called and as they really are."""
-    forms = {f"{form}{os.sep}" for place in places if os.path.isabs(place) for form in (place, os.path.realpath(place))}
+    forms = {
+        f"{form}{os.sep}" for place in places if place.startswith("/") for form in (place, os.path.realpath(place))
+    }
     return tuple(forms - {os.sep, 2 * os.sep})
 
 
@@ -97,7 +109,8 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
     if event in _REFUSED:
         raise OutsideOfCheckpoint(f"{event} while a checkpoint is read")
     if event == "open" and isinstance(args[0], str | bytes | os.PathLike):
-        path = os.path.abspath(os.fsdecode(cast(Any, args[0])))
+        # Not resolved: the links in the folder lead where they may.
+        path = os.path.normpath(Path.cwd() / os.fsdecode(cast(Any, args[0])))
         # Code of packages that are installed where they are developed; none of a checkpoint's is there.
         if path.startswith(folders) or (path.endswith(_CODE) and path.startswith(_both_forms(sys.path))):
             return

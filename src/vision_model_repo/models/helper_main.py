@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 COMPILED_TEMPLATES = 16
@@ -58,18 +59,19 @@ def _compiled(template: str) -> Any:
 def _environment() -> Any:
     """Jinja as transformers sets it up for chat templates, in `transformers.utils.chat_template_utils`."""
     import jinja2
+    from jinja2 import nodes
     from jinja2.ext import Extension, loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Generation(Extension):
         """`{% generation %}` marks what an assistant says, for training alone."""
 
-        tags = {"generation"}
+        tags = {"generation"}  # noqa: RUF012 (as Jinja has it)
 
         def parse(self, parser: Any) -> Any:
             line = next(parser.stream).lineno
             body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            return jinja2.nodes.CallBlock(self.call_method("_said"), [], [], body).set_lineno(line)
+            return nodes.CallBlock(self.call_method("_said"), [], [], body).set_lineno(line)
 
         def _said(self, caller: Any) -> str:
             return caller()
@@ -146,8 +148,7 @@ MAX_TOKENS = 64 * 3000
 
 def check_tokenizer(path: str) -> str:
     """Raises Refused for a tokenizer that takes too long or makes too much of a text."""
-    with open(path, "rb") as file:
-        content = json.load(file)
+    content = json.loads(Path(path).read_bytes())
     if not isinstance(content, dict):
         raise Refused("it is no JSON object")
     _check_parts(content)

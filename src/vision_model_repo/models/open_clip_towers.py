@@ -109,9 +109,7 @@ def _read_tokenizer(checkpoint: Checkpoint, text: dict[str, Any]) -> Any:
     if not text.get("hf_tokenizer_name"):
         return SimpleTokenizer(context_length=length, **options)
     mode: Any = text.get("tokenizer_mode")
-    return HFTokenizer(
-        str(checkpoint.folder), context_length=length, tokenizer_mode=mode, **options, **UNTRUSTED
-    )
+    return HFTokenizer(str(checkpoint.folder), context_length=length, tokenizer_mode=mode, **options, **UNTRUSTED)
 
 
 def _weights(checkpoint: Checkpoint) -> Path:

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from vision_model_repo.errors import NotFound
+
 MAX_JSON_BYTES = 16 * 2**20
 """Of one JSON file that says how a checkpoint is made."""
 MAX_JSON_DEPTH = 32
@@ -24,8 +26,8 @@ MAX_DIMENSIONS = 16
 MOST_IN_DIMENSION = 2**48
 
 
-class Unreadable(Exception):
-    """A file is not there, is no regular file, or breaks a bound. The message says what is wrong with it."""
+class Unreadable(NotFound):
+    """A file is not there, is no regular file, or breaks a bound. The message is a clause that says what is wrong."""
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -124,4 +126,3 @@ def _shape(path: Path, entry: Any, numbers: int) -> tuple[int, ...]:
             if whole and math.prod(shape) * bits == (stop - start) * 8:
                 return tuple(shape)
     raise Unreadable(f"The header of {path.name} is damaged")
-

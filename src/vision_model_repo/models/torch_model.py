@@ -52,7 +52,7 @@ LEAST_PARTS = 10_000
 MAX_PARTS_FOR_TENSOR = 20
 """Modules of a network, with and without weights, for each tensor in its files."""
 UNTRUSTED: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-"""What every library of Hugging Face is told that reads a checkpoint's files: no code in them is run, no other fetched."""
+"""What libraries of Hugging Face are told that read a checkpoint: run none of its code, and fetch no other one."""
 DEVICE_RESAMPLING = (
     InterpolationMode.BILINEAR,
     InterpolationMode.BICUBIC,
@@ -234,7 +234,9 @@ def read(
 
 def _check_size(network_class: Any, checkpoint: Checkpoint) -> None:
     """Raises NotFound for a network that its files cannot fill by far: to build it would fill the memory instead."""
-    config = (getattr(network_class, "config_class", None) or AutoConfig).from_pretrained(checkpoint.folder, **UNTRUSTED)
+    config = (getattr(network_class, "config_class", None) or AutoConfig).from_pretrained(
+        checkpoint.folder, **UNTRUSTED
+    )
     build = getattr(network_class, "from_config", network_class)
     with without_memory(checkpoint):
         build(config)
@@ -271,7 +273,10 @@ def without_memory(checkpoint: Checkpoint) -> Iterator[None]:
             parts += 1
             refuse_beyond("parts", parts, LEAST_PARTS + MAX_PARTS_FOR_TENSOR * tensors, tensors)
 
-    hooks = [register_module_parameter_registration_hook(count_weight), register_module_module_registration_hook(count_part)]
+    hooks = [
+        register_module_parameter_registration_hook(count_weight),
+        register_module_module_registration_hook(count_part),
+    ]
     try:
         with torch.device("meta"):
             yield

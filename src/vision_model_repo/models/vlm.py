@@ -22,8 +22,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 from vision_model_repo.errors import InvalidInput, NotFound
 from vision_model_repo.models.base import Checkpoint, GenerativeModel
-from vision_model_repo.models.checkpoint_files import reads_checkpoint
 from vision_model_repo.models.chat_template import ChatTemplate
+from vision_model_repo.models.checkpoint_files import reads_checkpoint
 from vision_model_repo.models.generation import Sampler, Writer, generate
 from vision_model_repo.models.helper_process import HelperRefused
 from vision_model_repo.models.torch_model import TorchModel, place, read, read_config, read_prompt_processor

@@ -1,4 +1,4 @@
-"""Checkpoints of someone who means harm: code to be run, files and repositories to be read, sizes and patterns that hang.
+"""Checkpoints of someone who means harm: code to run, other files to read, sizes and patterns that hang.
 
 `attacks(loader)` yields what is tried on each loader, `try_attack` tries one. Nothing here needs a server.
 """
@@ -135,8 +135,12 @@ def try_attack(loader: str, ground: Ground) -> Outcome:
     return Outcome(refusal, tuple(_opened), ground.marker.exists(), time.monotonic() - began)
 
 
-def attacks(loader: str) -> Iterator[Attack]:
-    """All that is tried on a loader's checkpoints."""
+def attacks(loader: str, *, numbers: bool = True) -> Iterator[Attack]:
+    """All that is tried on a loader's checkpoints.
+
+    Args:
+        numbers: whether numbers of a configuration are tried that may make a network.
+    """
     yield Attack("code wherever a file can name some", _code, "safe")
     yield Attack("places wherever a file can name one", _places, "safe")
     yield from _files(loader)
@@ -149,6 +153,8 @@ def attacks(loader: str) -> Iterator[Attack]:
         yield from _timm()
     else:
         yield from _transformers()
+        if numbers:
+            yield from _numbers()
     if loader in ("clip", "grounding_dino", "sam3", "sam3_video", "vlm", "text_embedding"):
         yield from _tokenizers()
     if loader == "vlm":
@@ -187,7 +193,7 @@ def _code(ground: Ground) -> None:
         (ground.folder / name).write_text(code)
     for name in ("pytorch_model.bin", "open_clip_pytorch_model.bin", "model.pth", "training_args.bin"):
         (ground.folder / name).write_bytes(pickle.dumps(_Payload(ground.marker)))
-    auto_map: dict[str, Any] = {name: "hostile.Hostile" for name in AUTO_CLASSES}
+    auto_map: dict[str, Any] = dict.fromkeys(AUTO_CLASSES, "hostile.Hostile")
     chosen = {
         "trust_remote_code": True,
         "custom_generate": "hostile",
@@ -231,7 +237,9 @@ def _files(loader: str) -> Iterator[Attack]:
         yield Attack(f"a pipe for {name}", lambda ground, name=name: _replace(ground, name, os.mkfifo))
         yield Attack(f"a link to a device for {name}", lambda ground, name=name: _replace(ground, name, _zero))
         yield Attack(f"a folder for {name}", lambda ground, name=name: _replace(ground, name, Path.mkdir))
-    yield Attack("a link that leads to itself", lambda ground: _replace(ground, main, lambda path: path.symlink_to(path)))
+    yield Attack(
+        "a link that leads to itself", lambda ground: _replace(ground, main, lambda path: path.symlink_to(path))
+    )
     for name in ("tokenizer.json", "chat_template.jinja", "vocab.txt"):
         yield Attack(f"a pipe for {name}", lambda ground, name=name: _replace(ground, name, os.mkfifo))
         yield Attack(f"a link to a file outside for {name}", lambda ground, name=name: _link_out(ground, name))
@@ -325,13 +333,17 @@ def _set(name: str, **values: Any) -> Change:
     return lambda ground: ground.edit(name, lambda content: {**content, **values})
 
 
-def _transformers() -> Iterator[Attack]:
+def _numbers() -> Iterator[Attack]:
     for count in (20_000_000, 1_000_000, 10**400, 1e300, "many", None, -1, [10**9], {"a": 1}):
         layers = {"num_hidden_layers": count, "text_config": {"num_hidden_layers": count}, "depths": [count] * 4}
         # A file whose network has no such entry is read as it was.
         yield Attack(f"{str(count)[:20]} layers", _set("config.json", **layers), "safe")
     for key in ("hidden_size", "vocab_size", "intermediate_size", "num_labels", "image_size", "patch_size"):
         yield Attack(f"a {key} of 900,000", _set("config.json", **{key: 900_000}), "safe")
+
+
+def _transformers() -> Iterator[Attack]:
+    for key in ("num_hidden_layers", "hidden_size", "vocab_size", "num_labels", "image_size"):
         yield Attack(f"a {key} of 10^12", _set("config.json", **{key: 10**12}))
     for key in ("quantization_config", "compression_config"):
         yield Attack(f"a {key}", _set("config.json", **{key: {"quant_method": "mxfp4", "modules": "someone/kernel"}}))
@@ -364,9 +376,7 @@ def _timm() -> Iterator[Attack]:
     yield Attack("an architecture in a folder", _set("config.json", architecture="local-dir:/etc"))
     yield Attack("as many classes as weights would fill the memory", _set("config.json", num_classes=1_000_000))
     cfg = {"url": "http://127.0.0.1:9/x.bin", "file": "/etc/passwd", "hf_hub_id": "someone/else", "source": "hf-hub"}
-    yield Attack(
-        "weights of another place", _set("config.json", pretrained_cfg={**cfg, "custom_load": True}), "safe"
-    )
+    yield Attack("weights of another place", _set("config.json", pretrained_cfg={**cfg, "custom_load": True}), "safe")
     yield Attack("images of 60,000 pixels", _set("config.json", pretrained_cfg={"input_size": [3, 60_000, 60_000]}))
 
 
@@ -431,9 +441,7 @@ def _tokenizers() -> Iterator[Attack]:
     yield Attack("a tokenizer nested 100,000 deep", lambda ground: _text(ground, "tokenizer.json", "[" * 100_000))
     yield Attack("a tokenizer that is a number", lambda ground: _text(ground, "tokenizer.json", "5"))
     yield Attack("a tokenizer of 70 MB", lambda ground: os.truncate(ground.folder / "tokenizer.json", 70 * 2**20))
-    yield Attack(
-        "a tokenizer's class that is none", _set("tokenizer_config.json", tokenizer_class="os.system"), "safe"
-    )
+    yield Attack("a tokenizer's class that is none", _set("tokenizer_config.json", tokenizer_class="os.system"), "safe")
     yield Attack("tokens that are no texts", _set("tokenizer_config.json", bos_token=[{"a": 1}]), "safe")
     yield Attack("an added token of a dictionary", _set("tokenizer_config.json", added_tokens_decoder={"x": 5}), "safe")
 
@@ -460,7 +468,7 @@ TEMPLATES = (
     "{% if %}",
     "{{ raise_exception('no') }}",
     "{{ messages | tojson(indent=999999999) }}",
-    "{% set ns = namespace(x='a') %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}{{ ns.x | length }}",
+    "{% set ns = namespace(x='a') %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}{{ ns.x|length }}",
     "{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}",
 )
 

@@ -13,7 +13,9 @@ from tests.hostile.checkpoints import Attack, Ground, attacks, prepare, try_atta
 SECONDS = 60.0
 """On a busy machine; most take some milliseconds."""
 CASES = [
-    pytest.param(loader, attack, id=f"{loader}-{attack.name}") for loader in honest.WRITERS for attack in attacks(loader)
+    pytest.param(loader, attack, id=f"{loader}-{attack.name}")
+    for loader in honest.WRITERS
+    for attack in attacks(loader)
 ]
 
 

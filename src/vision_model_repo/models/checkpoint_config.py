@@ -16,15 +16,17 @@ from vision_model_repo.errors import NotFound
 
 MAX_TEXT = 2**20
 """Characters of one text; a chat template is the longest that there is."""
-MAX_ENTRIES = 200_000
+MAX_ENTRIES = 50_000
 """Of one list or object; ImageNet's larger list of labels has 21,843."""
+MAX_LABELS = 32_768
+"""That transformers makes up names for, several times over: 3 s for as many."""
 MAX_NUMBER = 2**20
 MAX_LARGE_NUMBER = 2**24
 MAX_FREE_NUMBER = 2.0**129
 """Beyond what a float32 holds, which some files write for no limit."""
 LEAST_COUNT = 512
 """Layers that any configuration may ask for; more only where as many tensors are in the weight files."""
-MAX_SIDE = 8192
+MAX_SIDE = 4096
 """Pixels of a side of what a network sees."""
 MAX_PIECES = 64
 """Tiles, crops and frames into which a processor makes one image."""
@@ -39,6 +41,7 @@ _LEFT_OUT = re.compile(
 # What is left out where it is a text: a file or a folder.
 _PLACE = re.compile(r".*_(files?|paths?|dirs?|folder|url|filename)|url|file|path|hf_hub_id|source|state_dict|config")
 _COUNT = re.compile(r"(.*_)?(layers?|blocks?|depths?|stages?|levels?|experts?|repeats?)")
+_SIDE = re.compile(r"(.*_)?(image|img|input|crop)_size")
 _LARGE = re.compile(r".*(position|length|window|pixels|vocab|tokens?|seed|max|edge|area|seq).*|(.*_)?ids?")
 _FREE = re.compile(r".*(theta|freq|limit|timescale).*|(.*_)?(base|value|scale|min|max|model_max_length)")
 _PIECES = re.compile(r".*(temporal|tile|crops|frames).*")
@@ -132,12 +135,16 @@ class Cleaner:
         most = self._most(key)
         # Infinity and NaN pass only where any number does.
         if not (abs(value) <= most or (most == MAX_FREE_NUMBER and value != value)):
-            raise self.error(f"{'.'.join(place)[:80]} is {value:.6g}, and no more than {most:,.0f} makes sense")
+            raise self.error(f"{'.'.join(place)[:80]} is {str(value)[:20]}, and no more than {most:,.0f} makes sense")
 
     def _most(self, key: str) -> float:
         """The largest number that a name may have."""
         if _COUNT.fullmatch(key):
             return self._most_repeats
+        if key in ("num_labels", "num_classes"):
+            return MAX_LABELS
+        if _SIDE.fullmatch(key):
+            return MAX_SIDE
         if _FREE.fullmatch(key):
             return MAX_FREE_NUMBER
         if "processor" in self._name:

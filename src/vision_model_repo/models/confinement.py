@@ -30,6 +30,7 @@ _SYSTEM = (
     "/proc/meminfo",
     "/proc/self/cgroup",
     "/proc/self/maps",
+    "/proc/mounts",
     "/proc/driver/",
     "/sys/",
     "/dev/null",

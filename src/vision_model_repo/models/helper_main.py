@@ -156,7 +156,7 @@ def check_tokenizer(path: str) -> str:
 
     tokenizer = Tokenizer.from_str(json.dumps(content))
     tokenizer.no_truncation()
-    for text in (*PROBES, *_patterns_texts(content)):
+    for text in (*PROBES, *_texts_of_patterns(content)):
         if len(tokenizer.encode(text).ids) > MAX_TOKENS:
             raise Refused("it makes far more tokens than a text has characters")
     return "fine"
@@ -192,10 +192,12 @@ def _patterns(content: dict[str, Any]) -> Iterator[str]:
                 yield pattern["Regex"]
 
 
-def _patterns_texts(content: dict[str, Any]) -> Iterator[str]:
-    """Texts of the very letters that the patterns are about."""
-    for letter in sorted({letter for pattern in _patterns(content) for letter in pattern if letter.isalnum()})[:64]:
-        yield letter * 300 + "~"
+def _texts_of_patterns(content: dict[str, Any]) -> Iterator[str]:
+    """Texts of the very letters that the patterns are about. All of them come once at the end: a pattern that needs one
+    is not tried at all where there is none."""
+    letters = "".join(sorted({letter for pattern in _patterns(content) for letter in pattern}))
+    for letter in letters[:64]:
+        yield letter * 1000 + "~" + letters[:200]
 
 
 def _objects(value: Any) -> Iterator[dict[str, Any]]:
@@ -211,7 +213,10 @@ def _objects(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def _nests(pattern: str) -> bool:
-    """Whether a group with an unbounded repetition in it is repeated without a bound itself, as in (a+)+."""
+    """Whether a group that can match one text in several ways is repeated without a bound, as in (a+)+ and (a|a)*.
+
+    Tokenizers have none: they repeat letters of a kind.
+    """
     repeats = [False]
     escaped = in_set = False
     index = 0
@@ -228,13 +233,15 @@ def _nests(pattern: str) -> bool:
             in_set = True
         elif letter == "(":
             repeats.append(False)
+            # What follows is no repetition, but says of which kind the group is.
+            index += pattern[index : index + 1] == "?"
         elif letter == ")" and len(repeats) > 1:
             inner = repeats.pop()
             again = _is_unbounded(pattern, index)
             if inner and again:
                 return True
             repeats[-1] |= inner or again
-        elif letter in "+*" or (letter == "{" and _is_unbounded(pattern, index - 1)):
+        elif letter in "+*?|" or (letter == "{" and _is_unbounded(pattern, index - 1)):
             repeats[-1] = True
     return False
 

@@ -14,6 +14,7 @@ from transformers import AutoImageProcessor
 
 from vision_model_repo.errors import NotFound
 from vision_model_repo.models.base import Checkpoint
+from vision_model_repo.models.checkpoint_config import MAX_SIDE
 from vision_model_repo.models.torch_model import UNTRUSTED, ImageInput
 
 Size = tuple[int, int]
@@ -58,7 +59,8 @@ class PhotoInput(ImageInput):
 
 
 def shortest_side(side: int) -> Callable[[int, int], Size]:
-    """The size that keeps an image's proportions and has this shortest side."""
+    """The size that keeps an image's proportions and has this shortest side. Raises NotFound for an absurd one."""
+    _check_side(side)
 
     def size_of(height: int, width: int) -> Size:
         if height <= width:
@@ -68,8 +70,14 @@ def shortest_side(side: int) -> Callable[[int, int], Size]:
     return size_of
 
 
+def _check_side(*sides: int) -> None:
+    if not all(0 < side <= MAX_SIDE for side in sides):
+        raise NotFound(f"The checkpoint prepares images at {max(sides):,} pixels a side; it may be 1 to {MAX_SIDE:,}.")
+
+
 def fixed(size: Size) -> Callable[[int, int], Size]:
-    """One size for all, whatever becomes of their proportions."""
+    """One size for all, whatever becomes of their proportions. Raises NotFound for an absurd one."""
+    _check_side(*size)
     return lambda height, width: size
 
 

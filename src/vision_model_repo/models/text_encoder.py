@@ -256,10 +256,16 @@ def _read_dense(checkpoint: Checkpoint, folder: str) -> nn.Module:
     activations = {"Tanh": nn.Tanh, "Identity": nn.Identity, "ReLU": nn.ReLU, "GELU": nn.GELU, "SiLU": nn.SiLU}
     if name not in activations:
         raise NotFound(f"{checkpoint.model_id} asks for {name!r} in {folder}, which this server does not know.")
-    linear = nn.Linear(config["in_features"], config["out_features"], bias=config.get("bias", True))
     try:
         weights = load_file(checkpoint.folder / folder / "model.safetensors")
     except (OSError, SafetensorError):
         raise NotFound(f"{checkpoint.model_id} has no whole safetensors weights in {folder}.") from None
-    linear.load_state_dict({name.removeprefix("linear."): weight for name, weight in weights.items()})
+    named = {name.removeprefix("linear."): weight for name, weight in weights.items()}
+    size = (config.get("out_features"), config.get("in_features"))
+    if "weight" not in named or named["weight"].shape != size:
+        raise NotFound(
+            f"The weights of {checkpoint.model_id} in {folder} are none of a layer of {size[1]} by {size[0]}."
+        )
+    linear = nn.Linear(named["weight"].shape[1], named["weight"].shape[0], bias=bool(config.get("bias", True)))
+    linear.load_state_dict(named)
     return nn.Sequential(linear, activations[name]())

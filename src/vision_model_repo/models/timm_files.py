@@ -64,9 +64,10 @@ def _photo_input(
 ) -> PhotoInput:
     config: dict[str, Any] = {**resolve_model_data_config(network), **known}
     height, width = config["input_size"][1:]
-    side, mode = math.floor(height / config["crop_pct"]), config["crop_mode"]
+    share, mode = max(float(config["crop_pct"]), 1e-3), config["crop_mode"]
+    side = math.floor(height / share)
     if mode == "squash":
-        size_of = fixed((side, math.floor(width / config["crop_pct"])))
+        size_of = fixed((side, math.floor(width / share)))
     elif mode == "center" and height == width:
         size_of = shortest_side(side)
     else:

@@ -12,10 +12,12 @@ from tests.hostile.checkpoints import Attack, Ground, attacks, prepare, try_atta
 
 SECONDS = 60.0
 """On a busy machine; most take some milliseconds."""
+LARGE = ("sam3", "sam3_video", "sam2_video", "grounding_dino")
+"""Their numbers are tried by `python -m tests.hostile`; a load takes seconds."""
 CASES = [
     pytest.param(loader, attack, id=f"{loader}-{attack.name}")
     for loader in honest.WRITERS
-    for attack in attacks(loader)
+    for attack in attacks(loader, numbers=loader not in LARGE)
 ]
 
 

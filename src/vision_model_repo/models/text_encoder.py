@@ -263,9 +263,7 @@ def _read_dense(checkpoint: Checkpoint, folder: str) -> nn.Module:
     named = {name.removeprefix("linear."): weight for name, weight in weights.items()}
     size = (config.get("out_features"), config.get("in_features"))
     if "weight" not in named or named["weight"].shape != size:
-        raise NotFound(
-            f"The weights of {checkpoint.model_id} in {folder} are none of a layer of {size[1]} by {size[0]}."
-        )
+        raise NotFound(f"The weights of {checkpoint.model_id} in {folder} are not of the size that its files say.")
     linear = nn.Linear(named["weight"].shape[1], named["weight"].shape[0], bias=bool(config.get("bias", True)))
     linear.load_state_dict(named)
     return nn.Sequential(linear, activations[name]())

@@ -30,6 +30,7 @@ from vision_model_repo import garbage
 from vision_model_repo.errors import NotFound
 from vision_model_repo.models import plain_files
 from vision_model_repo.models.base import Checkpoint, Item, Model, Raw, Request, Result
+from vision_model_repo.models.confinement import released
 from vision_model_repo.models.plain_files import tensor_shapes
 
 logger = logging.getLogger(__name__)
@@ -294,7 +295,9 @@ def place(network: Network, *, device: str, dtype: str) -> Network:
     """
     saved = network.state_dict().keys()
     computed = {name: buffer for name, buffer in network.named_buffers() if name not in saved}
-    network = cast(Network, network.eval().requires_grad_(False).to(device=device, dtype=getattr(torch, dtype)))
+    # A GPU's libraries may open what they like; nothing of a checkpoint is read here.
+    with released():
+        network = cast(Network, network.eval().requires_grad_(False).to(device=device, dtype=getattr(torch, dtype)))
     for name, buffer in computed.items():
         module, _, attribute = name.rpartition(".")
         setattr(network.get_submodule(module), attribute, buffer.to(device))

@@ -19,8 +19,9 @@ model_id = "Qwen/Qwen3-VL-4B-Instruct"
 from __future__ import annotations
 
 import os
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -28,10 +29,12 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_snake
 
-from vision_model_repo.errors import NotFound
+from vision_model_repo.errors import NotAllowed, NotFound
 from vision_model_repo.models.catalog import PIXANO, REMOTE, Catalog, ModelSpec, RemoteSpec, Task
 
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
+
+_NAMES_CHECKPOINT = re.compile("path|model|name|repo|checkpoint|ckpt|weight|file|folder|url|processor|tokenizer|id$")
 
 PIXANO_FAMILIES = {"GroundingDINOModel": "grounding_dino"}
 """Families of ours that do what a model class of Pixano's own packages does."""
@@ -126,11 +129,21 @@ def read_config(path: Path, catalog: Catalog) -> list[ModelSpec]:
 
 
 def pixano_spec(
-    name: str | None, model_class: str, params: Mapping[str, Any], resources: Mapping[str, Any], catalog: Catalog
+    name: str | None,
+    model_class: str,
+    params: Mapping[str, Any],
+    resources: Mapping[str, Any],
+    catalog: Catalog,
+    *,
+    plugins: bool,
 ) -> ModelSpec:
-    """What the catalog needs to know of a deployment in Pixano's words.
+    """What the catalog needs to know of a deployment that a caller asks for in Pixano's words.
+
+    Args:
+        plugins: whether callers may have classes of plugins made, which do with parameters what they like.
 
     Raises:
+        NotAllowed: it is a class of a plugin, and callers may have none.
         NotFound: no plugin has that class, and no family has that name.
         ValidationError: parameters or resources make no sense.
     """
@@ -138,10 +151,30 @@ def pixano_spec(
         from vision_model_repo.models import pixano_plugin
 
         if pixano_plugin.is_plugin_class(model_class):
+            if not plugins:
+                raise NotAllowed(
+                    f"{model_class[:80]!r} is a class of a plugin, which callers may not deploy on this server. Ask "
+                    "for one of its families, or have its administrator name the class in CONFIG_FILE or set "
+                    "PIXANO_DEPLOY_PLUGINS=true."
+                )
             given = {to_snake(key): value for key, value in resources.items()}
             PixanoResources.model_validate(given)
-            return pixano_plugin.spec_of(pixano_plugin.config_of(name, model_class, params, given))
+            spec = pixano_plugin.spec_of(pixano_plugin.config_of(name, model_class, params, given))
+            return replace(spec, fetches=tuple(_names_of_checkpoints(params)))
     return spec_of(from_pixano(name, model_class, params, resources), catalog)
+
+
+def _names_of_checkpoints(params: Any) -> Iterator[str]:
+    """What a plugin may take for a repository or a path, by its parameters' names and by how a text looks."""
+    if isinstance(params, Mapping):
+        for key, value in params.items():
+            if isinstance(value, str) and (_NAMES_CHECKPOINT.search(str(key).lower()) or set(value) & set("/:~\\")):
+                yield value
+            else:
+                yield from _names_of_checkpoints(value)
+    elif isinstance(params, list | tuple):
+        for value in params:
+            yield from _names_of_checkpoints({"": value})
 
 
 def _pixano_spec(config: Any, catalog: Catalog) -> ModelSpec:

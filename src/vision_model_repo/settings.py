@@ -128,7 +128,25 @@ class Settings(BaseSettings):
         examples=['{"sam3": "facebook/sam3"}'],
     )
     allowed_model_ids: CommaList = Field(
-        (), description="Patterns of the only model ids that may be loaded, comma separated; empty allows all."
+        (),
+        description="Patterns of the only checkpoints that may be loaded, comma separated: repositories on the hub, "
+        "`demo/` names and folders; empty allows all.",
+    )
+    model_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (),
+        description="Folders of which callers may learn what is in them, comma separated: for a path there, an answer "
+        "says what is wrong with the checkpoint. For any other path only the log does.",
+        examples=["/models"],
+    )
+    model_load_timeout_seconds: float = Field(
+        1800.0,
+        gt=0,
+        description="Time to read one checkpoint, downloads left out; it is given up then, and `/ready` says degraded.",
+    )
+    pixano_deploy_plugins: bool = Field(
+        False,
+        description="Let callers deploy model classes of Pixano's plugins, which do with parameters what they like. "
+        "Families of this server they may always deploy.",
     )
 
     # Models in memory

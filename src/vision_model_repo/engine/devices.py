@@ -7,8 +7,10 @@ server starts, and reports its health, without importing torch.
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import psutil
 import pynvml
@@ -98,3 +100,10 @@ def _first_gpu() -> object | None:
         return pynvml.nvmlDeviceGetHandleByUUID(visible)
     except pynvml.NVMLError:
         return None
+
+
+def restore_defaults() -> None:
+    """Undoes what a loader that was stopped halfway may have left: some set another dtype for all threads."""
+    torch: Any = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_default_dtype(torch.float32)

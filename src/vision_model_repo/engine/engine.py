@@ -66,6 +66,7 @@ class Engine:
             token=settings.hf_token.get_secret_value() if settings.hf_token else None,
             offline=settings.hf_hub_offline,
             allowed=settings.allowed_model_ids,
+            roots=settings.model_roots,
         )
         catalog = catalog or Catalog.installed()
         self.metrics = Metrics(known=catalog.__contains__)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
 
 from vision_model_repo import garbage
 from vision_model_repo.engine.devices import resolve_device
+from vision_model_repo.engine.loader_threads import LoaderThreads
 from vision_model_repo.engine.warmup import measure_batch, warm_batches, warm_up
 from vision_model_repo.engine.worker import DeviceWorker
 from vision_model_repo.errors import NotFound, contained
 from vision_model_repo.models.base import Checkpoint, EncoderModel, GenerativeModel, Model, Servable
 from vision_model_repo.models.catalog import REMOTE, ModelSpec
-from vision_model_repo.models.hub import Hub
+from vision_model_repo.models.hub import Hub, no_checkpoint
 from vision_model_repo.settings import Settings
 from vision_model_repo.tasks.examples import EXAMPLES, HEIGHT, WIDTH, examples
+
+logger = logging.getLogger(__name__)
 
 # A download is mostly waiting; a few may run beside each other.
 DOWNLOADS_AT_ONCE = 4
@@ -35,12 +37,11 @@ class ModelLoader:
         self._settings = settings
         self._hub = hub
         self._downloads = ThreadPoolExecutor(DOWNLOADS_AT_ONCE, thread_name_prefix="download")
-        # One thread: transformers patches process-wide state while it builds a model.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="loader")
+        self.threads = LoaderThreads(settings.model_load_timeout_seconds)
 
     async def device(self, name: str) -> str:
         """The device that a name means, such as "cuda:0" for "auto". Raises what `resolve_device` does."""
-        return await self._in_thread(resolve_device, name)
+        return await self.threads.run(partial(resolve_device, name), "The list of devices")
 
     async def find(self, spec: ModelSpec, model_id: str | None) -> Checkpoint:
         """The files of a checkpoint, downloaded if need be.
@@ -50,8 +51,11 @@ class ModelLoader:
 
         Raises:
             NotFound: there are none.
+            NotAllowed: settings exclude it, or what a plugin's class was told to find.
         """
         loop = asyncio.get_running_loop()
+        for name in spec.fetches:
+            await loop.run_in_executor(self._downloads, contained(self._hub.check_allowed), name)
         if model_id is not None and spec.device == REMOTE:
             raise NotFound(f"{spec.model_type} is run by another server, with a checkpoint of its own. Name none.")
         if model_id is not None:
@@ -60,8 +64,21 @@ class ModelLoader:
         return await loop.run_in_executor(self._downloads, contained(self._hub.resolve_default), spec, preferred)
 
     async def read(self, spec: ModelSpec, checkpoint: Checkpoint, dtype: str, worker: DeviceWorker) -> Servable:
-        """A model on the worker's device, ready to answer. Raises what its library does when the memory runs out."""
-        model: Servable = await self._in_thread(lambda: spec.loader()(checkpoint, device=worker.device, dtype=dtype))
+        """A model on the worker's device, ready to answer.
+
+        Raises:
+            NotFound: the checkpoint is damaged, or none of the family.
+            RequestTimeout: it takes longer than MODEL_LOAD_TIMEOUT_SECONDS.
+            What its library does when the memory runs out.
+        """
+        load = partial(_load, spec, checkpoint, worker.device, dtype)
+        try:
+            model = await self.threads.run(load, checkpoint.model_id, discard=lambda model: model.unload())
+        except NotFound as error:
+            if not checkpoint.on_server:
+                raise
+            logger.warning("%s cannot be loaded as %s: %s", checkpoint.model_id, spec.model_type, error.message)
+            raise NotFound(no_checkpoint(checkpoint.model_id)) from None
         try:
             await self._make_ready(spec, model, worker)
         except BaseException:
@@ -73,7 +90,6 @@ class ModelLoader:
     def close(self) -> None:
         """Ends the threads, after what they are doing."""
         self._downloads.shutdown()
-        self._thread.shutdown()
 
     async def _make_ready(self, spec: ModelSpec, model: Servable, worker: DeviceWorker) -> None:
         """Tunes a model as settings want it, runs it once, and settles how many images make a batch."""
@@ -101,5 +117,6 @@ class ModelLoader:
             for request in taken:
                 await warm_batches(model, worker, request)
 
-    async def _in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, contained(function), *args)
+
+def _load(spec: ModelSpec, checkpoint: Checkpoint, device: str, dtype: str) -> Servable:
+    return spec.loader()(checkpoint, device=device, dtype=dtype)

@@ -245,6 +245,11 @@ class ModelManager:
         """Whether every device thread is alive."""
         return all(worker.alive for worker in self._workers.values())
 
+    @property
+    def degraded(self) -> bool:
+        """Whether reading a checkpoint was given up and nothing has shown since that the next one can be read."""
+        return self._loader.threads.degraded
+
     async def start(self) -> None:
         """Begins to load what settings want from the beginning, and to watch for idle models."""
         if self._settings.model_idle_seconds:

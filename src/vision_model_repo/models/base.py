@@ -8,7 +8,6 @@ module imports no torch: the engine and the catalog use it before any model is l
 
 from __future__ import annotations
 
-import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
@@ -18,6 +17,8 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
+
+from vision_model_repo.models.plain_files import tensor_shapes
 
 Request = TypeVar("Request")
 Item = TypeVar("Item")
@@ -66,24 +67,23 @@ class Checkpoint:
 
     Attributes:
         model_id: the name they were asked for by: a hub id, a `demo/` id or a folder.
-        folder: the folder that `from_pretrained` reads.
+        folder: the folder of its files.
+        on_server: whether it was named by its folder, outside of what callers may know; why it cannot be loaded is
+            for the log.
         fallback_reason: why the embedded checkpoint stands in for the default one, where it does.
     """
 
     model_id: str
     folder: Path
     fallback_reason: str | None = None
+    on_server: bool = False
 
     @property
     def parameter_count(self) -> int:
-        """Numbers in the weight files, from their headers alone."""
-        return sum(_count_parameters(path) for path in self.folder.glob("*.safetensors"))
-
-
-def _count_parameters(path: Path) -> int:
-    with path.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+        """Numbers in the weight files, from their headers alone. Raises Unreadable for a file that is damaged."""
+        return sum(
+            math.prod(shape) for path in self.folder.glob("*.safetensors") for shape in tensor_shapes(path).values()
+        )
 
 
 class Servable(ABC):

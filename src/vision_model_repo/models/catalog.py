@@ -46,6 +46,7 @@ class ModelSpec:
         device, dtype: where and in which arithmetic; None for what settings say.
         max_batch: most images in one forward pass; 0 for what settings say.
         timeout_seconds: for one request; None for what settings say.
+        fetches: names of checkpoints that a class of a plugin was told by a caller, and will find by itself.
     """
 
     model_type: str
@@ -58,6 +59,7 @@ class ModelSpec:
     dtype: str | None = None
     max_batch: int = 0
     timeout_seconds: float | None = None
+    fetches: tuple[str, ...] = ()
 
     @property
     def sees_frames(self) -> bool:

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, CLIPModel, PreTrainedModel, SiglipModel
 
 from vision_model_repo.errors import InvalidInput, NotFound
-from vision_model_repo.models import open_clip_towers
+from vision_model_repo.models import open_clip_config, open_clip_towers
 from vision_model_repo.models.base import Checkpoint
+from vision_model_repo.models.checkpoint_files import reads_checkpoint
 from vision_model_repo.models.photo_input import PhotoInput, photo_input
-from vision_model_repo.models.torch_model import TorchModel, check_architecture, place, read, read_config
+from vision_model_repo.models.torch_model import UNTRUSTED, TorchModel, check_architecture, place, read, read_config
 from vision_model_repo.tasks.embedding import EmbeddingRequest, EmbeddingResult, unit_length
 
 NETWORKS: dict[str, type[PreTrainedModel]] = {"clip": CLIPModel, "siglip": SiglipModel}
@@ -165,6 +166,7 @@ class DualEncoder(TorchModel[EmbeddingRequest, Item, NDArray[np.float32], Embedd
         return torch.from_numpy(ids).to(self.device, non_blocking=True)
 
 
+@reads_checkpoint
 def load(checkpoint: Checkpoint, *, device: str, dtype: str) -> DualEncoder:
     """Reads a checkpoint in the form of transformers, or of OpenCLIP where it comes in that form alone.
 
@@ -185,17 +187,16 @@ def load(checkpoint: Checkpoint, *, device: str, dtype: str) -> DualEncoder:
 
 
 def _is_transformers(checkpoint: Checkpoint) -> bool:
-    if not (checkpoint.folder / open_clip_towers.CONFIG).is_file():
+    if not (checkpoint.folder / open_clip_config.NAME).is_file():
         return True
     if not (checkpoint.folder / "config.json").is_file():
         return False
-    config = read_config(checkpoint)
-    return config.get("model_type") in NETWORKS and "auto_map" not in config
+    return read_config(checkpoint).get("model_type") in NETWORKS
 
 
 def _read_tokenizer(checkpoint: Checkpoint) -> Any:
     try:
-        return AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
+        return AutoTokenizer.from_pretrained(checkpoint.folder, **UNTRUSTED)
     except ImportError as error:
         # Some kinds are read by packages of their own, which the message names in its first sentence.
         why = str(error).strip().partition(". ")[0]

@@ -20,6 +20,7 @@ from transformers import DepthAnythingForDepthEstimation, DPTImageProcessor
 
 from vision_model_repo.errors import InvalidInput
 from vision_model_repo.models.base import Checkpoint, EncoderModel, HostArrays, Model
+from vision_model_repo.models.checkpoint_files import reads_checkpoint
 from vision_model_repo.models.torch_model import (
     ImageInput,
     TorchModel,
@@ -126,6 +127,7 @@ class DepthAnything(
         return rows, columns
 
 
+@reads_checkpoint
 def load(checkpoint: Checkpoint, *, device: str, dtype: str) -> Model:
     """Reads a checkpoint in the `-hf` format of Depth Anything V2, or one of Depth Anything 3.
 

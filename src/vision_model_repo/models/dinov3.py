@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import DINOv3ConvNextModel, DINOv3ViTImageProcessor, DINOv3ViTModel, PreTrainedModel
 
 from vision_model_repo.models.base import Checkpoint, EncoderModel, HostArrays
+from vision_model_repo.models.checkpoint_files import reads_checkpoint
 from vision_model_repo.models.torch_model import (
     ImageInput,
     TorchModel,
@@ -105,6 +106,7 @@ class Dinov3(
         return FeatureResult(tokens, pooled, self._grid)
 
 
+@reads_checkpoint
 def load(checkpoint: Checkpoint, *, device: str, dtype: str) -> Dinov3:
     """Reads a checkpoint of either architecture.
 

@@ -24,6 +24,7 @@ from transformers.image_transforms import get_size_with_aspect_ratio
 from vision_model_repo.errors import InvalidInput
 from vision_model_repo.formats.boxes import box_area, clip_boxes
 from vision_model_repo.models.base import Checkpoint
+from vision_model_repo.models.checkpoint_files import reads_checkpoint
 from vision_model_repo.models.torch_model import (
     ImageInput,
     TorchModel,
@@ -199,6 +200,7 @@ class GroundingDino(TorchModel[DetectionRequest, Item, list[Scored], DetectionRe
         return [Scored(*scored) for scored in zip(probabilities, boxes, strict=True)]
 
 
+@reads_checkpoint
 def load(checkpoint: Checkpoint, *, device: str, dtype: str) -> GroundingDino:
     """Reads a checkpoint in the format of `IDEA-Research/grounding-dino-base`.
 

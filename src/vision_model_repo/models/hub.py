@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
 from collections.abc import Iterator
-from fnmatch import fnmatchcase
 from importlib.resources import files
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import huggingface_hub
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 from safetensors import SafetensorError, safe_open
 
 from vision_model_repo.errors import NotAllowed, NotFound, VisionError
+from vision_model_repo.models.allowed import AllowedIds
 from vision_model_repo.models.base import Checkpoint
 from vision_model_repo.models.catalog import EXTRAS, ModelSpec
-from vision_model_repo.models.names import HUB_PREFIXES, PACKAGES, repository_of
+from vision_model_repo.models.checkpoint_files import Source
+from vision_model_repo.models.names import DEMO_PREFIX, PACKAGES, repository_of
+from vision_model_repo.models.plain_files import Unreadable, read_json, tensor_shapes
 
 logger = logging.getLogger(__name__)
 
-DEMO_PREFIX = "demo/"
 # Safetensors and plain text only: a pickle or a Python file is never fetched, so it can never be run.
 WANTED_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 # OpenCLIP's own form of a checkpoint, which many repositories have beside that of transformers.
@@ -40,6 +40,7 @@ class Hub:
         offline: never ask the network.
         allowed: patterns of the only ids that may be used; empty allows all.
         endpoint: address of a mirror of the hub; None for what HF_ENDPOINT says, or the hub itself.
+        roots: folders of which callers may know what is in them, and what is wrong with a checkpoint there.
     """
 
     def __init__(
@@ -50,12 +51,14 @@ class Hub:
         offline: bool = False,
         allowed: tuple[str, ...] = (),
         endpoint: str | None = None,
+        roots: tuple[Path, ...] = (),
     ) -> None:
         self._cache = root / "hub" if root else None
         self._token = token
         self._offline = offline
-        self._allowed = allowed
+        self._allowed = AllowedIds(allowed)
         self._endpoint = endpoint
+        self._roots = tuple(root.expanduser().resolve() for root in roots)
 
     def resolve(self, model_id: str) -> Checkpoint:
         """Finds the folder of a model id, downloading it where needed.
@@ -64,12 +67,11 @@ class Hub:
             NotAllowed: settings exclude the id, or the hub does.
             NotFound: no such id, or it is neither cached nor reachable.
         """
-        if self._allowed and not self._allows(model_id):
-            raise NotAllowed(f"Model id {_quote(model_id)} is not in ALLOWED_MODEL_IDS of this server.")
+        self.check_allowed(model_id)
         if model_id.startswith(DEMO_PREFIX):
             return Checkpoint(model_id, _embedded(model_id))
-        if (local := _local(model_id)) is not None:
-            return Checkpoint(model_id, local)
+        if (local := self._local(model_id)) is not None:
+            return Checkpoint(model_id, local, on_server=not self._is_told(local))
         for extra in EXTRAS:
             if extra.needed_by(model_id):
                 extra.require(model_id)
@@ -99,12 +101,37 @@ class Hub:
             found = self.resolve(spec.demo)
             return Checkpoint(found.model_id, found.folder, fallback_reason=error.message)
 
-    def _allows(self, model_id: str) -> bool:
-        """Whether a pattern fits. A path that climbs could leave the folder that a pattern means, and fits none."""
-        if ".." in PurePath(model_id).parts:
-            return False
-        names = {model_id, *(model_id.removeprefix(prefix) for prefix in HUB_PREFIXES)}
-        return any(fnmatchcase(name, pattern) for name in names for pattern in self._allowed)
+    def check_allowed(self, model_id: str) -> None:
+        """Raises NotAllowed for a checkpoint that settings exclude."""
+        if not self._allowed.fits(model_id):
+            raise NotAllowed(f"Model id {_quote(model_id)} is not in ALLOWED_MODEL_IDS of this server.")
+
+    def _local(self, model_id: str) -> Path | None:
+        """The folder of that path, if there is a checkpoint in it.
+
+        Outside of MODEL_ROOTS callers get one answer for everything else, since they have no business knowing which
+        folders there are; why a folder will not do is in the log.
+
+        Raises:
+            NotFound: why a folder inside MODEL_ROOTS will not do.
+        """
+        try:
+            folder = Path(model_id).expanduser()
+            told = folder.is_absolute() and self._is_told(folder)
+            problem = _problem(folder) if folder.is_dir() else "There is no such folder."
+        except (OSError, RuntimeError, ValueError):
+            # Not readable, no such user, or no path at all.
+            return None
+        if problem is None:
+            return folder
+        if told:
+            raise NotFound(f"{_quote(model_id)} is no folder with a checkpoint on this server: {problem}")
+        logger.info("%s is no folder with a checkpoint: %s", _quote(model_id), problem)
+        return None
+
+    def _is_told(self, folder: Path) -> bool:
+        real = folder.resolve()
+        return any(real.is_relative_to(root) for root in self._roots)
 
     def _download(self, model_id: str, repository: str) -> Path:
         try:
@@ -112,10 +139,7 @@ class Hub:
             folder = self._snapshot(repository, tuple(set(WANTED_FILES) - {"*.safetensors"}))
             return self._snapshot(repository, WANTED_FILES, (OPEN_CLIP_WEIGHTS,) if _is_transformers(folder) else ())
         except HFValidationError:
-            raise NotFound(
-                f"{_quote(model_id)} is neither a folder on this server with a config.json and whole safetensors "
-                "weights nor a Hugging Face id of the form owner/name, nor a name of timm's."
-            ) from None
+            raise NotFound(no_checkpoint(model_id)) from None
         except GatedRepoError:
             raise NotAllowed(
                 f"{model_id} is gated. Accept its terms on https://huggingface.co/{model_id}, then set HF_TOKEN to a "
@@ -194,54 +218,55 @@ def _at_hand(model_id: str) -> bool:
         return False
 
 
-def _local(model_id: str) -> Path | None:
-    """The folder of that path, if there is a checkpoint in it.
-
-    Callers get one answer for everything else, since they have no business knowing which folders there are; why a
-    folder will not do is in the log.
-    """
-    try:
-        folder = Path(model_id).expanduser()
-        if not folder.is_dir():
-            return None
-        problem = _problem(folder)
-    except (OSError, RuntimeError, ValueError):
-        # Not readable, no such user, or no path at all.
-        return None
-    if problem is not None:
-        logger.info("%s is a folder, but no checkpoint: %s", _quote(model_id), problem)
-        return None
-    return folder
+def no_checkpoint(model_id: str) -> str:
+    """All that a caller is told of a path outside of MODEL_ROOTS, whatever is there."""
+    return (
+        f"{_quote(model_id)} is neither a folder on this server with a config.json and whole safetensors weights of "
+        "this family, nor a Hugging Face id of the form owner/name, nor a name of timm's. The server's log has more; "
+        "inside MODEL_ROOTS the answer says what is wrong with a folder."
+    )
 
 
 def _problem(folder: Path) -> str | None:
     """Why a folder is no checkpoint, in a sentence; None if it is one."""
-    if not ((folder / "config.json").is_file() or (folder / OPEN_CLIP_CONFIG).is_file()):
+    source = Source(folder)
+    if not any(source.has(name) for name in ("config.json", OPEN_CLIP_CONFIG)):
         return "It has no config.json."
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        return "It has no safetensors weights beside its config.json."
-    for index in folder.glob("*.safetensors.index.json"):
-        try:
-            shards = {str(name) for name in json.loads(index.read_bytes())["weight_map"].values()}
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return f"Its {index.name} is damaged."
-        if missing := shards - {path.name for path in weights}:
-            return f"{len(missing)} of its {len(shards)} weight files are missing, such as {min(missing)}."
-    for path in weights:
-        try:
+    try:
+        for name in filter(source.has, ("config.json", OPEN_CLIP_CONFIG)):
+            source.regular(name)
+        weights = source.named("*.safetensors")
+        if not weights:
+            return "It has no safetensors weights beside its config.json."
+        for index in source.named("*.safetensors.index.json"):
+            shards = _shards(source.regular(index.name))
+            if shards is None:
+                return f"Its {index.name} is damaged."
+            if missing := shards - {path.name for path in weights}:
+                return f"{len(missing)} of its {len(shards)} weight files are missing, such as {min(missing)[:80]}."
+        for path in weights:
+            tensor_shapes(source.regular(path.name))
             with safe_open(path, framework="numpy"):
                 pass
-        except SafetensorError:
-            return f"Its {path.name} is damaged or only a part of the file."
+    except Unreadable as error:
+        return f"{error.message}."
+    except SafetensorError:
+        return "One of its safetensors files is damaged or only a part of the file."
     return None
+
+
+def _shards(index: Path) -> set[str] | None:
+    """The weight files that an index names; None for one that is damaged."""
+    content = read_json(index)
+    names = content.get("weight_map") if isinstance(content, dict) else None
+    return set(map(str, names.values())) if isinstance(names, dict) else None
 
 
 def _is_transformers(folder: Path) -> bool:
     """Whether a folder's config.json is one of transformers' own kinds, which need no code from the repository."""
     try:
-        config = json.loads((folder / "config.json").read_bytes())
-    except (OSError, ValueError):
+        config = read_json(Source(folder).regular("config.json"))
+    except Unreadable:
         return False
     return isinstance(config, dict) and "model_type" in config and "auto_map" not in config
 

@@ -19,6 +19,7 @@ from transformers import AutoModelForImageClassification
 from vision_model_repo.errors import InvalidInput, NotFound
 from vision_model_repo.models import timm_files
 from vision_model_repo.models.base import Checkpoint, EncoderModel, HostArrays
+from vision_model_repo.models.checkpoint_files import reads_checkpoint
 from vision_model_repo.models.photo_input import PhotoInput, photo_input
 from vision_model_repo.models.torch_model import TorchModel, place, read, read_config
 from vision_model_repo.tasks.classification import ClassificationRequest, ClassificationResult, softmax
@@ -119,6 +120,7 @@ class ImageClassifier(
         return EmbeddingResult(unit_length(vectors) if item.normalize else vectors)
 
 
+@reads_checkpoint
 def load(checkpoint: Checkpoint, *, device: str, dtype: str) -> ImageClassifier:
     """Reads a classifier of timm or of transformers.
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+DEMO_PREFIX = "demo/"
+"""Of the checkpoints that are embedded in this package, or installed as packages of their own."""
 HUB_PREFIXES = ("hf-hub:", "hf_hub:")
 """With which timm and OpenCLIP say that a name is one of the hub."""
 _BARE_NAME = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)?")

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import open_clip
-from open_clip.model import get_model_preprocess_cfg
+from open_clip.coca_model import CoCa
+from open_clip.model import CLIP, CustomTextCLIP
+from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer, SimpleTokenizer
+from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from torch import Tensor, nn
 from torchvision.transforms.v2 import InterpolationMode
 
 from vision_model_repo.errors import NotFound
+from vision_model_repo.models import open_clip_config
 from vision_model_repo.models.base import Checkpoint
 from vision_model_repo.models.photo_input import PhotoInput, fixed, shortest_side
+from vision_model_repo.models.torch_model import UNTRUSTED, read_json, without_memory
 
-CONFIG = "open_clip_config.json"
+logger = logging.getLogger(__name__)
 
 
 class OpenClipTowers(nn.Module):
@@ -66,14 +74,42 @@ def read_towers(checkpoint: Checkpoint, device: str) -> tuple[nn.Module, OpenCli
     Raises:
         NotFound: OpenCLIP does not know such a network, or the weights are not its.
     """
-    name = f"local-dir:{checkpoint.folder}"
+    config, weights = read_json(checkpoint, open_clip_config.NAME), _weights(checkpoint)
     try:
-        network: Any = open_clip.create_model(name, load_weights=False, pretrained_text=False)
-        open_clip.load_checkpoint(network, str(_weights(checkpoint)))
-        reader = OpenClipReader(open_clip.get_tokenizer(name))
+        with without_memory(checkpoint):
+            _build(config["model_cfg"])
+        network: Any = _build(config["model_cfg"])
+        open_clip.load_checkpoint(network, str(weights))
+        reader = OpenClipReader(_read_tokenizer(checkpoint, config["model_cfg"]["text_cfg"]))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
-        raise NotFound(f"{checkpoint.model_id} cannot be read by OpenCLIP: {str(error)[:200]}") from error
-    return OpenClipTowers(network), reader, _photo_input(checkpoint, get_model_preprocess_cfg(network), device)
+        logger.info("%s cannot be read by OpenCLIP", checkpoint.model_id, exc_info=True)
+        raise NotFound(
+            f"{checkpoint.model_id} cannot be read by OpenCLIP: its files contradict each other, or are of a kind that "
+            "is not known."
+        ) from error
+    prepares = merge_preprocess_dict(asdict(PreprocessCfg()), config["preprocess_cfg"])
+    prepares["size"] = getattr(network.visual, "image_size", prepares["size"])
+    return OpenClipTowers(network), reader, _photo_input(checkpoint, prepares, device)
+
+
+def _build(config: dict[str, Any]) -> nn.Module:
+    """A network with random weights, by a configuration that `open_clip_config` has checked.
+
+    As `open_clip.create_model` does it, which would read the file again.
+    """
+    parts = deepcopy(config)
+    custom = parts.pop("custom_text", False)
+    kind = CoCa if custom and "multimodal_cfg" in parts else CustomTextCLIP if custom else CLIP
+    return kind(**parts)
+
+
+def _read_tokenizer(checkpoint: Checkpoint, text: dict[str, Any]) -> Any:
+    """OpenCLIP's own tokenizer, or one of transformers' from the checkpoint's folder."""
+    length, options = text.get("context_length", DEFAULT_CONTEXT_LENGTH), text.get("tokenizer_kwargs") or {}
+    if not text.get("hf_tokenizer_name"):
+        return SimpleTokenizer(context_length=length, **options)
+    mode: Any = text.get("tokenizer_mode")
+    return HFTokenizer(str(checkpoint.folder), context_length=length, tokenizer_mode=mode, **options, **UNTRUSTED)
 
 
 def _weights(checkpoint: Checkpoint) -> Path:

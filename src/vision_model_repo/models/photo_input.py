@@ -14,7 +14,8 @@ from transformers import AutoImageProcessor
 
 from vision_model_repo.errors import NotFound
 from vision_model_repo.models.base import Checkpoint
-from vision_model_repo.models.torch_model import ImageInput
+from vision_model_repo.models.checkpoint_config import MAX_SIDE
+from vision_model_repo.models.torch_model import UNTRUSTED, ImageInput
 
 Size = tuple[int, int]
 
@@ -58,7 +59,8 @@ class PhotoInput(ImageInput):
 
 
 def shortest_side(side: int) -> Callable[[int, int], Size]:
-    """The size that keeps an image's proportions and has this shortest side."""
+    """The size that keeps an image's proportions and has this shortest side. Raises NotFound for an absurd one."""
+    _check_side(side)
 
     def size_of(height: int, width: int) -> Size:
         if height <= width:
@@ -68,8 +70,14 @@ def shortest_side(side: int) -> Callable[[int, int], Size]:
     return size_of
 
 
+def _check_side(*sides: int) -> None:
+    if not all(0 < side <= MAX_SIDE for side in sides):
+        raise NotFound(f"The checkpoint prepares images at {max(sides):,} pixels a side; it may be 1 to {MAX_SIDE:,}.")
+
+
 def fixed(size: Size) -> Callable[[int, int], Size]:
-    """One size for all, whatever becomes of their proportions."""
+    """One size for all, whatever becomes of their proportions. Raises NotFound for an absurd one."""
+    _check_side(*size)
     return lambda height, width: size
 
 
@@ -80,7 +88,7 @@ def photo_input(checkpoint: Checkpoint, device: str) -> PhotoInput:
         NotFound: there is none that can be read, or it asks for more than to scale, to crop and to normalise.
     """
     try:
-        processor: Any = cast(Any, AutoImageProcessor).from_pretrained(checkpoint.folder, local_files_only=True)
+        processor: Any = cast(Any, AutoImageProcessor).from_pretrained(checkpoint.folder, **UNTRUSTED)
     except (OSError, ValueError, json.JSONDecodeError):
         raise NotFound(
             f"{checkpoint.model_id} has no preprocessor_config.json that can be read, which says how to prepare images."

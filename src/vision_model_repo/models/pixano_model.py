@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from pixano_inference.models import ModelClassRegistry
 from vision_model_repo.errors import NotFound
 from vision_model_repo.models.base import Checkpoint, Model
 from vision_model_repo.models.pixano_adapters import ADAPTERS
+
+logger = logging.getLogger(__name__)
 
 WRONG_PARAMETERS = (
     ArithmeticError,
@@ -66,8 +69,10 @@ def make(config: ModelDeploymentConfig) -> Any:
     try:
         model.load_model()
     except WRONG_PARAMETERS as error:
+        # What it says may be about any file on this server.
+        logger.warning("%s does not load", config.model_class, exc_info=True)
         raise NotFound(
-            f"{config.model_class} does not load with these parameters. {type(error).__name__}: {error}"
+            f"{config.model_class} does not load with these parameters: {type(error).__name__}. The log has more."
         ) from error
     return model
 

@@ -23,6 +23,7 @@ from transformers.models.sam3.modeling_sam3 import Sam3SinePositionEmbedding, Sa
 
 from vision_model_repo.errors import InvalidInput
 from vision_model_repo.models.base import Checkpoint, EncoderModel
+from vision_model_repo.models.checkpoint_files import reads_checkpoint
 from vision_model_repo.models.latest import Latest
 from vision_model_repo.models.sam3_answers import Answer, Found, Item, to_result
 from vision_model_repo.models.sam3_clicks import ClickDecoder, EncodedObject, Readings, encode_object
@@ -256,6 +257,7 @@ class Sam3(
         ]
 
 
+@reads_checkpoint
 def load(checkpoint: Checkpoint, *, device: str, dtype: str) -> Sam3:
     """Reads a checkpoint in the format of `facebook/sam3`, or one that has the detector alone and answers no clicks.
 

@@ -6,8 +6,7 @@ its own. A checkpoint without them is read as that library reads it: the mean ov
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -15,7 +14,11 @@ from typing import Any
 
 from vision_model_repo.errors import NotFound
 from vision_model_repo.models.base import Checkpoint
+from vision_model_repo.models.plain_files import Unreadable, read_json
 
+MODULES = "modules.json"
+NAMES = (MODULES, "sentence_bert_config.json", "config_sentence_transformers.json")
+"""The files in a checkpoint's own folder; each step may have a folder inside it."""
 POOLING_MODES = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -61,8 +64,7 @@ class SentenceFiles:
 def read_sentence_files(checkpoint: Checkpoint) -> SentenceFiles:
     """Raises NotFound for a step that this server does not know, or a file that is damaged."""
     found: dict[str, Any] = {"dense": ()}
-    for module in _read(checkpoint, "modules.json", [{"type": "Transformer", "path": ""}]):
-        kind, path = str(module["type"]).rpartition(".")[2], str(module["path"])
+    for kind, path in steps(checkpoint):
         if kind == "Transformer" and not path:
             continue
         if kind == "Pooling":
@@ -75,13 +77,26 @@ def read_sentence_files(checkpoint: Checkpoint) -> SentenceFiles:
             raise NotFound(f"{checkpoint.model_id} has a step {kind!r} in {path!r}, which this server does not know.")
     limits = _read(checkpoint, "sentence_bert_config.json", {})
     words = _read(checkpoint, "config_sentence_transformers.json", {})
+    most, default = limits.get("max_seq_length"), words.get("default_prompt_name")
+    if not (most is None or (type(most) is int and most > 0)) or not isinstance(default, str | None):
+        raise _damaged(checkpoint, "sentence_bert_config.json" if isinstance(default, str | None) else NAMES[2])
     return SentenceFiles(
         **found,
-        max_tokens=limits.get("max_seq_length"),
+        max_tokens=most,
         lower_case=bool(limits.get("do_lower_case")),
         prompts=_prompts(checkpoint, words.get("prompts") or {}),
-        default_prompt=words.get("default_prompt_name"),
+        default_prompt=default,
     )
+
+
+def steps(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
+    """The kind of every step and its folder, "" for the checkpoint's own. Raises NotFound for a damaged file."""
+    for module in _read(checkpoint, MODULES, [{"type": "Transformer", "path": ""}]):
+        match module:
+            case {"type": str(kind), "path": str(path)}:
+                yield kind.rpartition(".")[2], path
+            case _:
+                raise _damaged(checkpoint, MODULES)
 
 
 def _pooling(checkpoint: Checkpoint, path: str) -> dict[str, Any]:
@@ -90,14 +105,18 @@ def _pooling(checkpoint: Checkpoint, path: str) -> dict[str, Any]:
     if given is None:
         modes = tuple(mode for key, mode in POOLING_MODES.items() if config.get(key)) or ("mean",)
     else:
-        modes = (given,) if isinstance(given, str) else tuple(given)
+        modes = tuple(map(str, given)) if isinstance(given, list) else (str(given),)
     if unknown := set(modes) - set(POOLING_MODES.values()):
         raise NotFound(f"{checkpoint.model_id} pools by {min(unknown)!r}, which this server does not know.")
-    return {"pooling": modes, "pool_prompt": config.get("include_prompt", True)}
+    if len(modes) > len(POOLING_MODES):
+        raise _damaged(checkpoint, f"{path}/config.json")
+    return {"pooling": modes, "pool_prompt": bool(config.get("include_prompt", True))}
 
 
-def _prompts(checkpoint: Checkpoint, given: Mapping[str, str]) -> Mapping[str, str]:
+def _prompts(checkpoint: Checkpoint, given: Any) -> Mapping[str, str]:
     """Those of the files that have any words, or else those that the checkpoint is known for."""
+    if not isinstance(given, dict) or not all(isinstance(words, str | None) for words in given.values()):
+        raise _damaged(checkpoint, NAMES[2])
     if prompts := {name: words for name, words in given.items() if words}:
         return prompts
     known = (words for pattern, words in KNOWN_PROMPTS.items() if fnmatchcase(checkpoint.model_id.lower(), pattern))
@@ -109,9 +128,13 @@ def _read(checkpoint: Checkpoint, name: str, default: Any) -> Any:
     if not path.is_file():
         return default
     try:
-        content = json.loads(path.read_bytes())
-    except ValueError:
+        content = read_json(path)
+    except Unreadable:
         content = None
     if type(content) is not type(default):
-        raise NotFound(f"The {name} of {checkpoint.model_id} is damaged. Get it again.")
+        raise _damaged(checkpoint, name)
     return content
+
+
+def _damaged(checkpoint: Checkpoint, name: str) -> NotFound:
+    return NotFound(f"The {name} of {checkpoint.model_id} is damaged. Get it again.")

@@ -21,8 +21,9 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel, T5EncoderMod
 
 from vision_model_repo.errors import InvalidInput, NotFound
 from vision_model_repo.models.base import Checkpoint
+from vision_model_repo.models.checkpoint_files import reads_checkpoint
 from vision_model_repo.models.sentence_files import SentenceFiles, read_sentence_files
-from vision_model_repo.models.torch_model import TorchModel, place, read, read_config, read_json
+from vision_model_repo.models.torch_model import UNTRUSTED, TorchModel, place, read, read_config, read_json
 from vision_model_repo.tasks.embedding import EmbeddingRequest, EmbeddingResult, unit_length
 
 MAX_BATCH = 32
@@ -192,6 +193,7 @@ def pool(mode: str, hidden: Tensor, counted: Tensor) -> Tensor:
     return (hidden * weights).sum(dim=1) / (total.sqrt() if mode == "mean_sqrt_len_tokens" else total)
 
 
+@reads_checkpoint
 def load(checkpoint: Checkpoint, *, device: str, dtype: str) -> TextEncoder:
     """Reads a text encoder of any kind that transformers knows.
 
@@ -241,7 +243,7 @@ def _read_tokenizer(checkpoint: Checkpoint) -> Any:
     # Where there is none of these, transformers makes up a tokenizer that knows no words.
     if any((checkpoint.folder / name).is_file() for name in TOKENIZER_FILES):
         with suppress(OSError, ValueError):
-            tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, **UNTRUSTED)
     if not getattr(tokenizer, "is_fast", False):
         raise NotFound(f"{checkpoint.model_id} has no tokenizer.json that can be read. Get its JSON files again.")
     return tokenizer
@@ -254,10 +256,14 @@ def _read_dense(checkpoint: Checkpoint, folder: str) -> nn.Module:
     activations = {"Tanh": nn.Tanh, "Identity": nn.Identity, "ReLU": nn.ReLU, "GELU": nn.GELU, "SiLU": nn.SiLU}
     if name not in activations:
         raise NotFound(f"{checkpoint.model_id} asks for {name!r} in {folder}, which this server does not know.")
-    linear = nn.Linear(config["in_features"], config["out_features"], bias=config.get("bias", True))
     try:
         weights = load_file(checkpoint.folder / folder / "model.safetensors")
     except (OSError, SafetensorError):
         raise NotFound(f"{checkpoint.model_id} has no whole safetensors weights in {folder}.") from None
-    linear.load_state_dict({name.removeprefix("linear."): weight for name, weight in weights.items()})
+    named = {name.removeprefix("linear."): weight for name, weight in weights.items()}
+    size = (config.get("out_features"), config.get("in_features"))
+    if "weight" not in named or named["weight"].shape != size:
+        raise NotFound(f"The weights of {checkpoint.model_id} in {folder} are not of the size that its files say.")
+    linear = nn.Linear(named["weight"].shape[1], named["weight"].shape[0], bias=bool(config.get("bias", True)))
+    linear.load_state_dict(named)
     return nn.Sequential(linear, activations[name]())

@@ -16,6 +16,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from vision_model_repo.errors import NotFound
 from vision_model_repo.models.base import Checkpoint
 from vision_model_repo.models.photo_input import PhotoInput, fixed, shortest_side
+from vision_model_repo.models.torch_model import without_memory
 
 WEIGHTS = "model.safetensors"
 LITE = "demo/efficientnet-lite0"
@@ -36,8 +37,12 @@ def read_classifier(checkpoint: Checkpoint, device: str) -> tuple[nn.Module, Pho
     if not (checkpoint.folder / WEIGHTS).is_file():
         # timm would look for a pickle next.
         raise NotFound(f"{checkpoint.model_id} has no {WEIGHTS}, and pickles are not read.")
+    # Checked files of a folder of our own are all that timm gets to see; see `checkpoint_files`.
+    name = f"local-dir:{checkpoint.folder}"
     try:
-        network = timm.create_model(f"local-dir:{checkpoint.folder}", pretrained=True)
+        with without_memory(checkpoint):
+            timm.create_model(name)
+        network = timm.create_model(name, pretrained=True)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise NotFound(f"{checkpoint.model_id} cannot be read by timm: {str(error)[:200]}") from error
     return network, _photo_input(checkpoint, network, device, {}), _labels(network)
@@ -59,9 +64,10 @@ def _photo_input(
 ) -> PhotoInput:
     config: dict[str, Any] = {**resolve_model_data_config(network), **known}
     height, width = config["input_size"][1:]
-    side, mode = math.floor(height / config["crop_pct"]), config["crop_mode"]
+    share, mode = max(float(config["crop_pct"]), 1e-3), config["crop_mode"]
+    side = math.floor(height / share)
     if mode == "squash":
-        size_of = fixed((side, math.floor(width / config["crop_pct"])))
+        size_of = fixed((side, math.floor(width / share)))
     elif mode == "center" and height == width:
         size_of = shortest_side(side)
     else:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import logging
+import math
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -14,6 +16,10 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 from transformers import AutoConfig, BaseImageProcessor, PreTrainedModel, ProcessorMixin
@@ -22,7 +28,10 @@ from transformers.utils.logging import disable_progress_bar
 
 from vision_model_repo import garbage
 from vision_model_repo.errors import NotFound
+from vision_model_repo.models import plain_files
 from vision_model_repo.models.base import Checkpoint, Item, Model, Raw, Request, Result
+from vision_model_repo.models.confinement import released
+from vision_model_repo.models.plain_files import tensor_shapes
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +48,12 @@ MAX_DEVICE_PIXELS = 16_000_000
 MAX_SHRINK = 16
 """Most by which a GPU shrinks a side: its kernels hold the rows behind one output pixel in a small shared memory."""
 MAX_UNFILLED = 10
-"""Weights that a network may have for each number in its files; packed ones share a number."""
+"""Weights that a network may have for each number in its files; parts that do the same share their weights."""
+LEAST_PARTS = 10_000
+MAX_PARTS_FOR_TENSOR = 20
+"""Modules of a network, with and without weights, for each tensor in its files."""
+UNTRUSTED: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+"""What libraries of Hugging Face are told that read a checkpoint: run none of its code, and fetch no other one."""
 DEVICE_RESAMPLING = (
     InterpolationMode.BILINEAR,
     InterpolationMode.BICUBIC,
@@ -122,8 +136,8 @@ def read_config(checkpoint: Checkpoint) -> dict[str, Any]:
 def read_json(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
     """What one of the checkpoint's files says. Raises NotFound where it is not there, or no JSON object."""
     try:
-        content = json.loads((checkpoint.folder / name).read_bytes())
-    except (OSError, ValueError):
+        content = plain_files.read_json(checkpoint.folder / name)
+    except plain_files.Unreadable:
         content = None
     if not isinstance(content, dict):
         raise NotFound(f"The {name} of {checkpoint.model_id} is missing or damaged. Get it again.")
@@ -149,7 +163,7 @@ def read_processor(processor_class: type[Processor], checkpoint: Checkpoint) -> 
         NotFound: it does not say so, or not as one height and width for all.
     """
     try:
-        processor: Any = cast(Any, processor_class).from_pretrained(checkpoint.folder, local_files_only=True)
+        processor: Any = cast(Any, processor_class).from_pretrained(checkpoint.folder, **UNTRUSTED)
     except (OSError, ValueError):
         raise NotFound(
             f"{checkpoint.model_id} has no preprocessor_config.json that can be read, which says how to prepare images."
@@ -166,7 +180,7 @@ def read_prompt_processor(processor_class: type[PromptProcessor], checkpoint: Ch
         NotFound: the files for either are missing or damaged.
     """
     try:
-        processor: Any = cast(Any, processor_class).from_pretrained(checkpoint.folder, local_files_only=True)
+        processor: Any = cast(Any, processor_class).from_pretrained(checkpoint.folder, **UNTRUSTED)
     except (OSError, ValueError):
         processor = None
     # In place of a tokenizer whose files are missing, transformers makes one that knows no words.
@@ -197,7 +211,7 @@ def read(
             checkpoint.folder,
             dtype=torch.float32,
             use_safetensors=True,
-            local_files_only=True,
+            **UNTRUSTED,
             output_loading_info=True,
             # They are told of below, in a sentence.
             ignore_mismatched_sizes=True,
@@ -222,16 +236,54 @@ def read(
 def _check_size(network_class: Any, checkpoint: Checkpoint) -> None:
     """Raises NotFound for a network that its files cannot fill by far: to build it would fill the memory instead."""
     config = (getattr(network_class, "config_class", None) or AutoConfig).from_pretrained(
-        checkpoint.folder, local_files_only=True
+        checkpoint.folder, **UNTRUSTED
     )
     build = getattr(network_class, "from_config", network_class)
-    with torch.device("meta"):
-        described = sum(parameter.numel() for parameter in build(config).parameters())
-    if described > MAX_UNFILLED * checkpoint.parameter_count:
-        raise NotFound(
-            f"{checkpoint.model_id} is no checkpoint of {network_class.__name__}: its config.json describes "
-            f"{described:,} weights, and its files hold {checkpoint.parameter_count:,}."
-        )
+    with without_memory(checkpoint):
+        build(config)
+
+
+@contextmanager
+def without_memory(checkpoint: Checkpoint) -> Iterator[None]:
+    """Networks built in this block take no memory, and are given up as soon as they outgrow the checkpoint's files.
+
+    Raises:
+        NotFound: one describes many more weights than there are numbers in the files, or many more parts.
+    """
+    counts = [tensor_shapes(path) for path in checkpoint.folder.glob("*.safetensors")]
+    tensors = sum(map(len, counts))
+    numbers = sum(math.prod(shape) for shapes in counts for shape in shapes.values())
+    here, described, parts = threading.get_ident(), 0, 0
+
+    def refuse_beyond(what: str, count: int, most: int, held: int) -> None:
+        if count > most:
+            raise NotFound(
+                f"{checkpoint.model_id} is no checkpoint of this kind: its config.json describes {count:,} {what} or "
+                f"more, and its files hold {held:,}."
+            )
+
+    def count_weight(module: nn.Module, name: str, weight: nn.Parameter | None) -> None:
+        nonlocal described
+        if weight is not None and threading.get_ident() == here:
+            described += weight.numel()
+            refuse_beyond("weights", described, MAX_UNFILLED * numbers, numbers)
+
+    def count_part(module: nn.Module, name: str, part: nn.Module | None) -> None:
+        nonlocal parts
+        if threading.get_ident() == here:
+            parts += 1
+            refuse_beyond("parts", parts, LEAST_PARTS + MAX_PARTS_FOR_TENSOR * tensors, tensors)
+
+    hooks = [
+        register_module_parameter_registration_hook(count_weight),
+        register_module_module_registration_hook(count_part),
+    ]
+    try:
+        with torch.device("meta"):
+            yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def place(network: Network, *, device: str, dtype: str) -> Network:
@@ -243,7 +295,9 @@ def place(network: Network, *, device: str, dtype: str) -> Network:
     """
     saved = network.state_dict().keys()
     computed = {name: buffer for name, buffer in network.named_buffers() if name not in saved}
-    network = cast(Network, network.eval().requires_grad_(False).to(device=device, dtype=getattr(torch, dtype)))
+    # A GPU's libraries may open what they like; nothing of a checkpoint is read here.
+    with released():
+        network = cast(Network, network.eval().requires_grad_(False).to(device=device, dtype=getattr(torch, dtype)))
     for name, buffer in computed.items():
         module, _, attribute = name.rpartition(".")
         setattr(network.get_submodule(module), attribute, buffer.to(device))

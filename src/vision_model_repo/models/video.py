@@ -31,6 +31,7 @@ from transformers.models.sam3_video import modeling_sam3_video
 from vision_model_repo.errors import InvalidInput
 from vision_model_repo.formats.logits import upsample_mask
 from vision_model_repo.models.base import Checkpoint
+from vision_model_repo.models.checkpoint_files import reads_checkpoint
 from vision_model_repo.models.sam3_prompts import EncodedPrompt, PromptEncoder
 from vision_model_repo.models.torch_model import (
     ImageInput,
@@ -267,6 +268,7 @@ def _nothing() -> Seen:
     return Seen([], np.zeros((0, 1, 1), np.float32), np.zeros(0, np.float32), [])
 
 
+@reads_checkpoint
 def load(checkpoint: Checkpoint, *, device: str, dtype: str) -> PromptedVideo:
     """Reads a checkpoint in the format of `facebook/sam2.1-hiera-large` or `facebook/sam3`.
 

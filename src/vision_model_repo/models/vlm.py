@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 from PIL import Image
 from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -23,7 +22,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 from vision_model_repo.errors import InvalidInput, NotFound
 from vision_model_repo.models.base import Checkpoint, GenerativeModel
+from vision_model_repo.models.chat_template import ChatTemplate
+from vision_model_repo.models.checkpoint_files import reads_checkpoint
 from vision_model_repo.models.generation import Sampler, Writer, generate
+from vision_model_repo.models.helper_process import HelperRefused
 from vision_model_repo.models.torch_model import TorchModel, place, read, read_config, read_prompt_processor
 from vision_model_repo.tasks.chat import (
     USUAL_NEW_TOKENS,
@@ -35,6 +37,7 @@ from vision_model_repo.tasks.chat import (
     TokenUsage,
 )
 
+AS_WRITTEN = "{{ written }}"
 PASS_SECONDS = 0.05
 """How long an answer is carried on before others may have the device; short to wait for, long beside the change."""
 AT_ONCE = 8
@@ -76,13 +79,14 @@ class VisionLanguageModel(TorchModel[ChatRequest, Item, ChatResult, ChatResult],
     def __init__(self, checkpoint: Checkpoint, network: nn.Module, processor: Any) -> None:
         super().__init__(checkpoint, network, max_batch=AT_ONCE)
         self._processor = processor
+        self._template = ChatTemplate.of(processor)
         # Tokenizers keep state while they read.
         self._processor_lock = threading.Lock()
         self._context = _context_length(self.network.config)
         tokenizer = processor.tokenizer
         special = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
         # Networks that know no conversation may answer in special tokens, such as those for places.
-        self._silent = set(tokenizer.all_special_ids if processor.chat_template else special)
+        self._silent = set(tokenizer.all_special_ids if self._template else special)
 
     @property
     def encoders(self) -> Sequence[nn.Module]:
@@ -94,9 +98,9 @@ class VisionLanguageModel(TorchModel[ChatRequest, Item, ChatResult, ChatResult],
         self._check(request)
         try:
             with self._processor_lock:
-                inputs = self._read_conversation(request) if self._processor.chat_template else self._read(request)
-        except TemplateError as error:
-            raise InvalidInput(f"The model's chat template refuses these messages: {error}") from None
+                inputs = self._read_conversation(request) if self._template else self._read(request)
+        except HelperRefused as error:
+            raise InvalidInput(f"The model's chat template refuses these messages: {error}.") from None
         count = inputs["input_ids"].shape[1]
         return Item(
             inputs=inputs,
@@ -120,6 +124,16 @@ class VisionLanguageModel(TorchModel[ChatRequest, Item, ChatResult, ChatResult],
     def postprocess(self, raw: ChatResult, item: Item) -> ChatResult:
         return raw
 
+    def unload(self) -> None:
+        if self._template is not None:
+            self._template.close()
+        super().unload()
+
+    def check_template(self) -> None:
+        """Raises NotFound for a chat template that cannot be read, or writes no end of text."""
+        if self._template is not None:
+            self._template.check(self.model_id)
+
     def _check(self, request: ChatRequest) -> None:
         if not request.messages:
             raise InvalidInput("Give at least one message.")
@@ -130,8 +144,13 @@ class VisionLanguageModel(TorchModel[ChatRequest, Item, ChatResult, ChatResult],
                 raise InvalidInput(f"A message has {token!r} in its text, which this model reads as a picture.")
 
     def _read_conversation(self, request: ChatRequest) -> Any:
+        assert self._template is not None
+        messages = [_spelled(message) for message in request.messages]
         return self._processor.apply_chat_template(
-            [_spelled(message) for message in request.messages],
+            messages,
+            # What the checkpoint's own template made of them; this one does nothing but say it.
+            chat_template=AS_WRITTEN,
+            written=self._template.write(messages),
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
@@ -203,6 +222,7 @@ class VisionLanguageModel(TorchModel[ChatRequest, Item, ChatResult, ChatResult],
         return self._processor.tokenizer.decode(spoken, clean_up_tokenization_spaces=False)
 
 
+@reads_checkpoint
 def load(checkpoint: Checkpoint, *, device: str, dtype: str) -> VisionLanguageModel:
     """Reads a checkpoint of any class that `AutoModelForImageTextToText` knows.
 
@@ -217,7 +237,9 @@ def load(checkpoint: Checkpoint, *, device: str, dtype: str) -> VisionLanguageMo
         )
     processor: Any = read_prompt_processor(AutoProcessor, checkpoint)  # type: ignore[type-var]
     network: Any = read(AutoModelForImageTextToText, checkpoint)  # type: ignore[type-var]
-    return VisionLanguageModel(checkpoint, place(network, device=device, dtype=dtype), processor)
+    model = VisionLanguageModel(checkpoint, place(network, device=device, dtype=dtype), processor)
+    model.check_template()
+    return model
 
 
 def _context_length(config: Any) -> int | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 
 import httpx
 import pytest
@@ -65,3 +67,27 @@ async def test_a_probe_may_ask_for_the_head_alone(client: httpx.AsyncClient, pat
 def test_a_default_for_a_model_that_there_is_not_stops_the_start() -> None:
     with pytest.raises(ValueError, match="models that there are not: nothing"):
         create_app(settings_of(default_model_ids={"nothing": "demo/sam3"}))
+
+
+async def test_a_checkpoint_that_never_ends_loading_degrades_the_server_until_another_is_read(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest, ended = stand_ins.load, threading.Event()
+
+    def endless(*args: object, **options: object) -> None:
+        try:
+            while True:
+                time.sleep(0.001)
+        finally:
+            ended.set()
+
+    async with asyncio.timeout(20), serve(model_load_timeout_seconds=0.1) as client:
+        monkeypatch.setattr(stand_ins, "load", endless)
+        late = await client.post("/models/load", json={"model_type": "detector"})
+        assert late.status_code == 504 and "MODEL_LOAD_TIMEOUT_SECONDS" in late.text
+        answer = await client.get("/ready")
+        assert (answer.status_code, answer.json()["status"]) == (200, "degraded")
+        await asyncio.to_thread(ended.wait, 10)
+        monkeypatch.setattr(stand_ins, "load", honest)
+        assert (await client.post("/models/load", json={"model_type": "detector"})).status_code == 200
+        assert (await readiness(client, "ready")).status_code == 200

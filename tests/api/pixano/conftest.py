@@ -143,6 +143,7 @@ def colors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
         default_model_ids=default,
         config_file=folder / "models.py",
         max_concurrent_jobs=1,
+        pixano_deploy_plugins=True,
         root_protocol="pixano",
     )
     app = create_app(settings, catalog=colorful.catalog())

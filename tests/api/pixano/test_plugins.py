@@ -7,19 +7,40 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from pixano_inference import schemas
 from pixano_inference.client import PixanoInferenceError, SyncPixanoInferenceClient
 
-from tests.api.conftest import LiveServer, b64, encoded, png
+from tests.api.conftest import LiveServer, b64, encoded, png, settings_of
 from tests.api.pixano.conftest import frame
+from tests.engine import colorful
+from vision_model_repo.api.server import create_app
 
 CLIP = {
     "embed_dim": 16,
     "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 16},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
 }
+
+
+OF_THE_ADMINISTRATOR = """
+from pixano_inference.configs import ModelConfig
+from pixano_inference.models import DetectionModel
+from pixano_inference.schemas import DetectionInput, DetectionOutput
+
+
+class Nothing(DetectionModel):
+    def load_model(self): ...
+
+    def predict(self, input: DetectionInput) -> DetectionOutput:
+        return DetectionOutput(boxes=[], scores=[], classes=[])
+
+
+models = [ModelConfig(name="theirs", model_class=Nothing)]
+"""
+"""A configuration file with a class of its own, which finds nothing."""
 
 
 @pytest.fixture
@@ -87,6 +108,31 @@ def test_an_installed_plugin_embeds_images_and_texts(client: SyncPixanoInference
         assert "ray" not in sys.modules
     finally:
         client.undeploy_model("clip")
+
+
+@pytest.fixture(scope="module")
+def careful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """A server as it is by default: callers deploy families, and its configuration file makes a plugin's class."""
+    folder = tmp_path_factory.mktemp("careful")
+    (folder / "careful.py").write_text(OF_THE_ADMINISTRATOR)
+    settings = settings_of(config_file=folder / "careful.py", root_protocol="pixano", max_concurrent_jobs=1)
+    with LiveServer(create_app(settings, catalog=colorful.catalog())) as server:
+        yield server
+
+
+def test_callers_deploy_no_class_of_a_plugin_unless_settings_let_them(careful: LiveServer) -> None:
+    with httpx.Client(base_url=careful.url) as client:
+        body = {"name": "mine", "modelClass": "Nothing", "modelParams": {"path": "someone/else"}}
+        refused = client.post("/v1/models", json=body)
+        assert refused.status_code == 403
+        error = refused.json()["error"]
+        assert error["code"] == "forbidden" and "PIXANO_DEPLOY_PLUGINS" in error["message"]
+        assert {"code", "message", "requestId"} == set(error)
+        names = [model["name"] for model in client.get("/v1/models").json()]
+        assert "theirs" in names, "the administrator's file may"
+        assert "mine" not in names
+        unknown = client.post("/v1/models", json={"modelClass": "NoSuchClass"})
+        assert unknown.status_code == 404
 
 
 def write_clip(folder: Path) -> Path:

@@ -44,8 +44,10 @@ class Health(BaseModel):
 class Readiness(BaseModel):
     """Whether the models that the server was started with are there."""
 
-    status: Literal["ready", "loading", "failed"] = Field(
-        description="Failed when a model could not be loaded and nothing more is to be waited for.", examples=["ready"]
+    status: Literal["ready", "degraded", "loading", "failed"] = Field(
+        description="Failed when a model could not be loaded and nothing more is to be waited for. Degraded, with "
+        "status code 200, when reading a checkpoint took too long and was given up; models in memory answer as before.",
+        examples=["ready"],
     )
     loading: list[str] = Field(description="Model types that are still being loaded and warmed up.", examples=[[]])
     failed: dict[str, str] = Field(description="Why a model type could not be loaded.", examples=[{}])
@@ -88,5 +90,6 @@ async def ready(engine: EngineDependency, response: Response) -> Readiness:
     if not preload.ready:
         response.status_code = 503
         response.headers["Retry-After"] = str(RETRY_SECONDS)
-    status = "ready" if preload.ready else "loading" if preload.loading else "failed"
+    ready = "degraded" if engine.manager.degraded else "ready"
+    status = ready if preload.ready else "loading" if preload.loading else "failed"
     return Readiness(status=status, loading=preload.loading, failed=preload.failures)

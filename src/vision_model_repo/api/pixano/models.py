@@ -37,7 +37,8 @@ async def list_models(engine: EngineDependency) -> list[PixanoModel]:
 )
 async def deploy(request: Request, engine: EngineDependency) -> PixanoModel:
     """Deploys a model under a name of its own and loads it."""
-    spec = _spec(await read_json(request, PixanoDeployment, strict=False), engine.manager.catalog)
+    body = await read_json(request, PixanoDeployment, strict=False)
+    spec = _spec(body, engine.manager.catalog, plugins=engine.settings.pixano_deploy_plugins)
     try:
         return model_of(engine, await engine.manager.deploy(spec))
     except InsufficientMemory as error:
@@ -82,9 +83,9 @@ def _deployed(name: str, catalog: Catalog) -> ModelSpec:
     return catalog[first]
 
 
-def _spec(body: PixanoDeployment, catalog: Catalog) -> ModelSpec:
+def _spec(body: PixanoDeployment, catalog: Catalog, *, plugins: bool) -> ModelSpec:
     try:
-        return pixano_spec(body.name, body.model_class, body.model_params, body.deployment, catalog)
+        return pixano_spec(body.name, body.model_class, body.model_params, body.deployment, catalog, plugins=plugins)
     except ValidationError as error:
         problem = error.errors()[0]
         raise NotUnderstood(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None

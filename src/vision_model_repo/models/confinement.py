@@ -1,0 +1,120 @@
+"""What a thread may do while it reads a checkpoint: open its files and those of installed packages, and no more.
+
+A library that is misled by a checkpoint's data may want to read another file, to ask the hub for a second repository,
+or to start a program. Python tells of each such step before it is done, which is where it is refused here
+(https://docs.python.org/3/library/audit_events.html). That is no sandbox for code: a checkpoint's code is never run.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import sys
+import sysconfig
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+logger = logging.getLogger(__name__)
+
+_confinement = threading.local()
+_hook_lock = threading.Lock()
+_hook_is_there = False
+_PACKAGE = str(Path(__file__).parents[1])
+_CODE = (".py", ".pyc", ".so")
+_SYSTEM = (
+    "/proc/cpuinfo",
+    "/proc/meminfo",
+    "/proc/self/cgroup",
+    "/proc/self/maps",
+    "/proc/mounts",
+    "/proc/driver/",
+    "/sys/",
+    "/dev/null",
+    "/dev/urandom",
+    "/dev/shm/",
+)
+_REFUSED = frozenset(
+    {
+        "socket.connect",
+        "socket.getaddrinfo",
+        "socket.gethostbyname",
+        "socket.sendto",
+        "subprocess.Popen",
+        "os.system",
+        "os.exec",
+        "os.posix_spawn",
+        "os.fork",
+        "os.forkpty",
+    }
+)
+"""By their names in https://docs.python.org/3/library/audit_events.html."""
+
+
+class OutsideOfCheckpoint(PermissionError):
+    """A library wanted to leave the checkpoint that it reads."""
+
+
+@contextmanager
+def confined(folder: Path) -> Iterator[None]:
+    """Keeps this thread to the files of a folder and of installed packages while the block runs."""
+    _install_hook()
+    previous = getattr(_confinement, "folders", None)
+    _confinement.folders = (*_installed(), f"{folder}{os.sep}", f"{folder.resolve()}{os.sep}")
+    try:
+        yield
+    finally:
+        _confinement.folders = previous
+
+
+@contextmanager
+def released() -> Iterator[None]:
+    """Lifts the confinement of this thread for something of ours."""
+    previous = getattr(_confinement, "folders", None)
+    _confinement.folders = None
+    try:
+        yield
+    finally:
+        _confinement.folders = previous
+
+
+@functools.cache
+def _installed() -> tuple[str, ...]:
+    """Where Python's own files and those of packages are."""
+    return (*_SYSTEM, *_both_forms([*sysconfig.get_paths().values(), sys.prefix, sys.base_prefix, _PACKAGE]))
+
+
+def _both_forms(places: Iterable[str]) -> tuple[str, ...]:
+    """Folders as they are called and as they really are."""
+    forms = {
+        f"{form}{os.sep}" for place in places if place.startswith("/") for form in (place, os.path.realpath(place))
+    }
+    return tuple(forms - {os.sep, 2 * os.sep})
+
+
+def _install_hook() -> None:
+    global _hook_is_there
+    with _hook_lock:
+        if not _hook_is_there:
+            sys.addaudithook(_audit)
+            _hook_is_there = True
+
+
+def _audit(event: str, args: tuple[Any, ...]) -> None:
+    folders = getattr(_confinement, "folders", None)
+    if folders is None:
+        return
+    if event in _REFUSED:
+        raise OutsideOfCheckpoint(f"{event} while a checkpoint is read")
+    if event == "open" and isinstance(args[0], str | bytes | os.PathLike):
+        # Not resolved: the links in the folder lead where they may.
+        path = os.path.normpath(Path.cwd() / os.fsdecode(cast(Any, args[0])))
+        # Code of packages that are installed where they are developed; none of a checkpoint's is there.
+        if path.startswith(folders) or (path.endswith(_CODE) and path.startswith(_both_forms(sys.path))):
+            return
+        with released():
+            logger.warning("A library was kept from opening %s while it read a checkpoint", path)
+        raise OutsideOfCheckpoint(f"{path} is outside of the checkpoint")

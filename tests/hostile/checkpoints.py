@@ -446,8 +446,8 @@ def _tokenizers(loader: str) -> Iterator[Attack]:
     if loader != "text_embedding":
         token = {"id": 10**6, "content": "x", "special": False, "normalized": False}
         token |= {"lstrip": False, "rstrip": False, "single_word": False}
-        # Refused when it is loaded, or when a text has it.
-        expected: Expectation = "safe" if loader in ("clip", "vlm") else "refused"
+        # Others have rows to spare for it, or refuse a text that has it.
+        expected: Expectation = "refused" if loader == "grounding_dino" else "safe"
         yield Attack(
             "a token that the network lacks",
             lambda ground: ground.edit(

@@ -90,7 +90,7 @@ class Outcome:
     seconds: float
 
 
-def prepare(loader: str, parent: Path, write: Callable[[str, Path], None]) -> Ground:
+def prepare(loader: str, parent: Path, write: Callable[[str, Path], object]) -> Ground:
     """An honest checkpoint of a loader, and a secret beside it."""
     ground = Ground(parent / "checkpoint", parent / "outside")
     ground.folder.mkdir(parents=True)
@@ -156,9 +156,10 @@ def attacks(loader: str, *, numbers: bool = True) -> Iterator[Attack]:
         if numbers:
             yield from _numbers()
     if loader in ("clip", "grounding_dino", "sam3", "sam3_video", "vlm", "text_embedding"):
-        yield from _tokenizers()
+        yield from _tokenizers(loader)
     if loader == "vlm":
         yield from _templates()
+        yield from _rules()
     if loader == "text_embedding":
         yield from _sentence_files()
 
@@ -304,7 +305,10 @@ def _weights() -> Iterator[Attack]:
 
 def _configs(main: str) -> Iterator[Attack]:
     def text(content: bytes) -> Change:
-        return lambda ground: (ground.folder / main).write_bytes(content) and None
+        def change(ground: Ground) -> None:
+            (ground.folder / main).write_bytes(content)
+
+        return change
 
     yield Attack("a config nested 100,000 deep", text(b'{"a":' * 100_000))
     yield Attack("a config nested 60 deep", text(b'{"a":' * 60 + b"1" + b"}" * 60))
@@ -417,7 +421,7 @@ def _open_clip() -> Iterator[Attack]:
     yield Attack("a tower that is a text", model(None, text_cfg="ViT-B-32"))
 
 
-def _tokenizers() -> Iterator[Attack]:
+def _tokenizers(loader: str) -> Iterator[Attack]:
     def part(name: str, value: Any) -> Change:
         return lambda ground: ground.edit("tokenizer.json", lambda content: {**content, name: value})
 
@@ -439,6 +443,18 @@ def _tokenizers() -> Iterator[Attack]:
     }
     yield Attack("padding to 10^9 tokens", part("padding", padding))
     yield Attack("a tokenizer nested 100,000 deep", lambda ground: _text(ground, "tokenizer.json", "[" * 100_000))
+    if loader != "text_embedding":
+        token = {"id": 10**6, "content": "x", "special": False, "normalized": False}
+        token |= {"lstrip": False, "rstrip": False, "single_word": False}
+        # Others have rows to spare for it, or refuse a text that has it.
+        expected: Expectation = "refused" if loader == "grounding_dino" else "safe"
+        yield Attack(
+            "a token that the network lacks",
+            lambda ground: ground.edit(
+                "tokenizer.json", lambda content: {**content, "added_tokens": [*content["added_tokens"], token]}
+            ),
+            expected,
+        )
     yield Attack("a tokenizer that is a number", lambda ground: _text(ground, "tokenizer.json", "5"))
     yield Attack("a tokenizer of 70 MB", lambda ground: os.truncate(ground.folder / "tokenizer.json", 70 * 2**20))
     yield Attack("a tokenizer's class that is none", _set("tokenizer_config.json", tokenizer_class="os.system"), "safe")
@@ -479,6 +495,21 @@ def _templates() -> Iterator[Attack]:
             f"the chat template {template[:60]}", lambda ground, it=template: _text(ground, "chat_template.jinja", it)
         )
     yield Attack("a chat template of 2 MB", lambda ground: _text(ground, "chat_template.jinja", "x" * 2 * 2**20))
+
+
+def _rules() -> Iterator[Attack]:
+    for key, value in {
+        "repetition_penalty": -5,
+        "no_repeat_ngram_size": -1,
+        "bad_words_ids": [[]],
+        "suppress_tokens": [10**7],
+        "forced_bos_token_id": 10**7,
+        "eos_token_id": "no",
+        "min_length": "no",
+    }.items():
+        yield Attack(f"answers by {key} {value}", _set("generation_config.json", **{key: value}))
+    others = {"custom_generate": "x/y", "assistant_model": "x/y", "cache_implementation": "x", "num_beams": 10**5}
+    yield Attack("answers by another way", _set("generation_config.json", **others, penalty_alpha=0.6, top_k=4), "safe")
 
 
 def _sentence_files() -> Iterator[Attack]:

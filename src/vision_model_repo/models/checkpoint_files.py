@@ -26,7 +26,7 @@ from vision_model_repo.models import open_clip_config, sentence_files
 from vision_model_repo.models.base import Checkpoint, Servable
 from vision_model_repo.models.checkpoint_config import Cleaner, clean_generation, refuse
 from vision_model_repo.models.confinement import confined
-from vision_model_repo.models.plain_files import MAX_JSON_BYTES, Unreadable, open_regular, read_json, tensor_shapes
+from vision_model_repo.models.plain_files import Unreadable, open_regular, read_json, tensor_shapes
 from vision_model_repo.models.tokenizer_files import check_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -44,12 +44,16 @@ CLEANED = (
     "generation_config.json",
 )
 """JSON files that libraries read."""
-MAX_VOCABULARY_BYTES = 64 * 2**20
+MAX_CONFIG_BYTES = 4 * 2**20
+"""Of one that is cleaned; lists of 21,843 labels take 2 MB."""
+MAX_TOKENIZER_BYTES = 64 * 2**20
+"""That of Gemma has 33 MB."""
+MAX_VOCABULARY_BYTES = 32 * 2**20
 MAX_TEMPLATE_BYTES = 2**20
 LINKED = {
-    "tokenizer.json": MAX_VOCABULARY_BYTES,
+    "tokenizer.json": MAX_TOKENIZER_BYTES,
     "vocab.json": MAX_VOCABULARY_BYTES,
-    "added_tokens.json": MAX_JSON_BYTES,
+    "added_tokens.json": MAX_CONFIG_BYTES,
     "*.txt": MAX_VOCABULARY_BYTES,
     "*.model": MAX_VOCABULARY_BYTES,
     "chat_template.jinja": MAX_TEMPLATE_BYTES,
@@ -129,7 +133,7 @@ def _fill(view: Path, checkpoint: Checkpoint) -> None:
         (view / index.name).write_text(json.dumps(_checked_index(model_id, source, index, weights)))
     for name in CLEANED:
         if source.has(name):
-            content = read_json(source.regular(name))
+            content = read_json(source.regular(name), MAX_CONFIG_BYTES)
             if name == "config.json" and _has(content, "auto_map") and source.has(open_clip_config.NAME):
                 # Without its code it describes something else than OpenCLIP's file, which needs none.
                 continue
@@ -147,7 +151,7 @@ def _fill(view: Path, checkpoint: Checkpoint) -> None:
         for path in source.named("*.pth"):
             _link(view, source, path.name)
     if source.has(open_clip_config.NAME):
-        content = open_clip_config.checked(model_id, read_json(source.regular(open_clip_config.NAME)))
+        content = open_clip_config.checked(model_id, read_json(source.regular(open_clip_config.NAME), MAX_CONFIG_BYTES))
         (view / open_clip_config.NAME).write_text(json.dumps(content))
     _fill_sentence_files(view, model_id, source)
     if source.has("tokenizer.json"):
@@ -232,7 +236,7 @@ class Source:
 def own_folders(folder: Path) -> tuple[Path, ...]:
     """Where the files of a checkpoint in that folder may lie."""
     real = folder.resolve()
-    blobs = real.parent.parent / "blobs"
-    if real.parent.name == "snapshots" and real.parent.parent.name.startswith("models--") and blobs.is_dir():
-        return real, blobs.resolve()
-    return (real,)
+    cached, blobs = real.parent.parent, real.parent.parent / "blobs"
+    # No link: it could make any folder the checkpoint's own.
+    in_cache = real.parent.name == "snapshots" and cached.name.startswith("models--") and not blobs.is_symlink()
+    return (real, blobs) if in_cache else (real,)

@@ -22,6 +22,7 @@ from vision_model_repo.models import open_clip_config, open_clip_towers
 from vision_model_repo.models.base import Checkpoint
 from vision_model_repo.models.checkpoint_files import reads_checkpoint
 from vision_model_repo.models.photo_input import PhotoInput, photo_input
+from vision_model_repo.models.token_ids import check_ids
 from vision_model_repo.models.torch_model import UNTRUSTED, TorchModel, check_architecture, place, read, read_config
 from vision_model_repo.tasks.embedding import EmbeddingRequest, EmbeddingResult, unit_length
 
@@ -35,6 +36,11 @@ class Towers(Protocol):
     @property
     def parts(self) -> Sequence[nn.Module]:
         """The modules that take most of the time."""
+        ...
+
+    @property
+    def vocabulary(self) -> int:
+        """Tokens that the network for texts has."""
         ...
 
     def embed_images(self, pixels: Tensor) -> Tensor:
@@ -70,6 +76,10 @@ class TransformersTowers(nn.Module):
     @property
     def parts(self) -> Sequence[nn.Module]:
         return [self.network.vision_model, self.network.text_model]
+
+    @property
+    def vocabulary(self) -> int:
+        return self.network.text_model.get_input_embeddings().weight.shape[0]
 
     def embed_images(self, pixels: Tensor) -> Tensor:
         return self.network.get_image_features(pixel_values=pixels).pooler_output
@@ -115,9 +125,10 @@ class Item:
 class DualEncoder(TorchModel[EmbeddingRequest, Item, NDArray[np.float32], EmbeddingResult]):
     """A dual encoder on one device."""
 
-    def __init__(self, checkpoint: Checkpoint, towers: nn.Module, reader: TextReader, images: PhotoInput) -> None:
+    def __init__(self, checkpoint: Checkpoint, towers: Any, reader: TextReader, images: PhotoInput) -> None:
         super().__init__(checkpoint, towers, max_batch=MAX_BATCH)
         self._reader = reader
+        self._rows = towers.vocabulary
         self._images = images
 
     @property
@@ -132,6 +143,7 @@ class DualEncoder(TorchModel[EmbeddingRequest, Item, NDArray[np.float32], Embedd
         if request.images:
             return Item(tuple(self._images.prepare(image) for image in request.images), normalize=request.normalize)
         ids, truncated = self._reader(request.texts)
+        check_ids(self.model_id, ids, self._rows)
         return Item(texts=tuple(ids), truncated=truncated, normalize=request.normalize)
 
     def batch_key(self, item: Item) -> Hashable:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import site
 import sys
 import sysconfig
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +25,10 @@ logger = logging.getLogger(__name__)
 _confinement = threading.local()
 _hook_lock = threading.Lock()
 _hook_is_there = False
+LIBRARIES = (
+    "torch torchvision transformers tokenizers huggingface_hub timm open_clip sentencepiece depth_anything_3 numpy PIL"
+).split()
+"""What reads checkpoints, and may have files of its own to read."""
 _PACKAGE = str(Path(__file__).parents[1])
 _CODE = (".py", ".pyc", ".so")
 _SYSTEM = (
@@ -83,8 +89,11 @@ def released() -> Iterator[None]:
 
 @functools.cache
 def _installed() -> tuple[str, ...]:
-    """Where Python's own files and those of packages are."""
-    return (*_SYSTEM, *_both_forms([*sysconfig.get_paths().values(), sys.prefix, sys.base_prefix, _PACKAGE]))
+    """Where Python's own files and those of packages are; those of libraries wherever they are installed."""
+    found = (find_spec(name) for name in LIBRARIES)
+    places = [str(Path(spec.origin).parent) for spec in found if spec is not None and spec.origin]
+    standard = [*sysconfig.get_paths().values(), sys.prefix, sys.base_prefix, site.getusersitepackages()]
+    return (*_SYSTEM, *_both_forms([*standard, *places, _PACKAGE]))
 
 
 def _both_forms(places: Iterable[str]) -> tuple[str, ...]:

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vision_model_repo.errors import NotFound
+
 UNREADABLE = "\ufffd"
 """Stands for bytes that are no character yet."""
 LONGEST_SEED = 2**64
@@ -103,6 +105,39 @@ def _as_set(tokens: int | Sequence[int] | None) -> frozenset[int]:
     if tokens is None:
         return frozenset()
     return frozenset([tokens] if isinstance(tokens, int) else tokens)
+
+
+IDS = ("bos", "eos", "pad", "decoder_start", "forced_bos", "forced_eos")
+COUNTS = ("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "min_length", "min_new_tokens")
+PENALTIES = ("repetition_penalty", "encoder_repetition_penalty")
+
+
+def check_generation(model_id: str, config: Any, rows: int | None) -> None:
+    """Raises NotFound for rules of a checkpoint by which no answer could be generated.
+
+    Args:
+        config: transformers' GenerationConfig.
+        rows: tokens that the network has.
+    """
+
+    def tokens(value: Any) -> bool:
+        return value is None or all(type(each) is int and 0 <= each < (rows or 2**31) for each in _listed(value))
+
+    words = config.bad_words_ids
+    single = [getattr(config, f"{name}_token_id", None) for name in IDS]
+    counts = [getattr(config, name, None) for name in COUNTS]
+    penalties = [getattr(config, name, None) for name in PENALTIES]
+    if not (
+        all(map(tokens, (*single, config.suppress_tokens, config.begin_suppress_tokens)))
+        and all(value is None or (type(value) is int and value >= 0) for value in counts)
+        and all(value is None or (type(value) in (int, float) and 1e-3 <= value <= 1e3) for value in penalties)
+        and (words is None or (isinstance(words, list) and all(isinstance(w, list) and w and tokens(w) for w in words)))
+    ):
+        raise NotFound(f"The generation_config.json of {model_id} has tokens or numbers by which nothing is generated.")
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else [value]
 
 
 class Writer:

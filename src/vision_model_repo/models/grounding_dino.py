@@ -25,6 +25,7 @@ from vision_model_repo.errors import InvalidInput
 from vision_model_repo.formats.boxes import box_area, clip_boxes
 from vision_model_repo.models.base import Checkpoint
 from vision_model_repo.models.checkpoint_files import reads_checkpoint
+from vision_model_repo.models.token_ids import check_vocabulary
 from vision_model_repo.models.torch_model import (
     ImageInput,
     TorchModel,
@@ -210,6 +211,7 @@ def load(checkpoint: Checkpoint, *, device: str, dtype: str) -> GroundingDino:
     check_architecture(checkpoint, ("grounding-dino",))
     processor = read_prompt_processor(GroundingDinoProcessor, checkpoint)
     network = read(GroundingDinoForObjectDetection, checkpoint)
+    check_vocabulary(checkpoint.model_id, processor.tokenizer, network)
     return GroundingDino(checkpoint, _place(network, device, dtype), processor, dtype)
 
 

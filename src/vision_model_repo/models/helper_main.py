@@ -11,7 +11,7 @@ import os
 import resource
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -308,7 +308,9 @@ def main() -> None:
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, 0),
     ):
-        resource.setrlimit(what, (most, most))
+        # Not every system knows every limit; where one is missing, those of the other process watch the clock.
+        with suppress(OSError, ValueError):
+            resource.setrlimit(what, (most, most))
     # What a library prints must not be taken for an answer.
     answers = os.fdopen(os.dup(1), "wb", 0)
     os.dup2(2, 1)

@@ -38,6 +38,11 @@ class OpenClipTowers(nn.Module):
     def parts(self) -> Sequence[nn.Module]:
         return [self.network.visual]
 
+    @property
+    def vocabulary(self) -> int:
+        table = getattr(self.network, "token_embedding", None)
+        return (self.network.text.token_embedding if table is None else table).weight.shape[0]
+
     def embed_images(self, pixels: Tensor) -> Tensor:
         return self.network.encode_image(pixels)
 

@@ -28,6 +28,7 @@ from vision_model_repo.models.latest import Latest
 from vision_model_repo.models.sam3_answers import Answer, Found, Item, to_result
 from vision_model_repo.models.sam3_clicks import ClickDecoder, EncodedObject, Readings, encode_object
 from vision_model_repo.models.sam3_prompts import EncodedPrompt, PromptEncoder
+from vision_model_repo.models.token_ids import check_vocabulary
 from vision_model_repo.models.torch_model import (
     ImageInput,
     TorchModel,
@@ -267,6 +268,7 @@ def load(checkpoint: Checkpoint, *, device: str, dtype: str) -> Sam3:
     network_class = NETWORKS[check_architecture(checkpoint, list(NETWORKS))]
     processor = read_prompt_processor(Sam3Processor, checkpoint)
     network = place(read(network_class, checkpoint), device=device, dtype=dtype)
+    check_vocabulary(checkpoint.model_id, processor.tokenizer, network)
     return Sam3(checkpoint, network, processor)
 
 

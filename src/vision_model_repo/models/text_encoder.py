@@ -23,6 +23,7 @@ from vision_model_repo.errors import InvalidInput, NotFound
 from vision_model_repo.models.base import Checkpoint
 from vision_model_repo.models.checkpoint_files import reads_checkpoint
 from vision_model_repo.models.sentence_files import SentenceFiles, read_sentence_files
+from vision_model_repo.models.token_ids import check_ids, rows_of
 from vision_model_repo.models.torch_model import UNTRUSTED, TorchModel, place, read, read_config, read_json
 from vision_model_repo.tasks.embedding import EmbeddingRequest, EmbeddingResult, unit_length
 
@@ -91,6 +92,7 @@ class TextEncoder(TorchModel[EmbeddingRequest, Item, NDArray[np.float32], Embedd
     def __init__(self, checkpoint: Checkpoint, network: SentenceNetwork, tokenizer: Any, files: SentenceFiles) -> None:
         super().__init__(checkpoint, network, max_batch=MAX_BATCH)
         self._files = files
+        self._rows = rows_of(network.transformer)
         self._padding = tokenizer.pad_token_id or 0
         self._ends = {tokenizer.sep_token_id, tokenizer.eos_token_id, tokenizer.cls_token_id}
         # The library below the tokenizer: it takes a fifth of the time, and is set here once for all threads. Files
@@ -115,6 +117,7 @@ class TextEncoder(TorchModel[EmbeddingRequest, Item, NDArray[np.float32], Embedd
         # Fast, since it does not tell where in a text each token is.
         encodings = self._tokenizer.encode_batch_fast(texts)
         skipped = 0 if self._files.pool_prompt or not prompt else self._length(prompt)
+        check_ids(self.model_id, (each.ids for each in encodings), self._rows)
         rows = tuple(Row(each.ids, skipped) for each in encodings)
         return Item(rows, tuple(place for place, each in enumerate(encodings) if each.overflowing), request.normalize)
 

@@ -33,6 +33,7 @@ from vision_model_repo.formats.logits import upsample_mask
 from vision_model_repo.models.base import Checkpoint
 from vision_model_repo.models.checkpoint_files import reads_checkpoint
 from vision_model_repo.models.sam3_prompts import EncodedPrompt, PromptEncoder
+from vision_model_repo.models.token_ids import check_vocabulary
 from vision_model_repo.models.torch_model import (
     ImageInput,
     TorchModel,
@@ -278,7 +279,9 @@ def load(checkpoint: Checkpoint, *, device: str, dtype: str) -> PromptedVideo:
     kind = check_architecture(checkpoint, ("sam2_video", "sam3_tracker_video", "sam3_video"))
     if kind == "sam3_video":
         network = place(read(Sam3VideoModel, checkpoint), device=device, dtype=dtype)
-        return Sam3Video(checkpoint, network, read_prompt_processor(Sam3VideoProcessor, checkpoint))
+        processor: Any = read_prompt_processor(Sam3VideoProcessor, checkpoint)
+        check_vocabulary(checkpoint.model_id, processor.tokenizer, network)
+        return Sam3Video(checkpoint, network, processor)
     if kind == "sam2_video":
         network = place(read(Sam2VideoModel, checkpoint), device=device, dtype=dtype)
         return PromptedVideo(checkpoint, network, read_prompt_processor(Sam2VideoProcessor, checkpoint))

@@ -8,6 +8,7 @@ depend on its company.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -24,8 +25,9 @@ from vision_model_repo.errors import InvalidInput, NotFound
 from vision_model_repo.models.base import Checkpoint, GenerativeModel
 from vision_model_repo.models.chat_template import ChatTemplate
 from vision_model_repo.models.checkpoint_files import reads_checkpoint
-from vision_model_repo.models.generation import Sampler, Writer, generate
+from vision_model_repo.models.generation import Sampler, Writer, check_generation, generate
 from vision_model_repo.models.helper_process import HelperRefused
+from vision_model_repo.models.token_ids import check_ids, rows_of
 from vision_model_repo.models.torch_model import TorchModel, place, read, read_config, read_prompt_processor
 from vision_model_repo.tasks.chat import (
     USUAL_NEW_TOKENS,
@@ -36,6 +38,8 @@ from vision_model_repo.tasks.chat import (
     Part,
     TokenUsage,
 )
+
+logger = logging.getLogger(__name__)
 
 AS_WRITTEN = "{{ written }}"
 PASS_SECONDS = 0.05
@@ -80,6 +84,7 @@ class VisionLanguageModel(TorchModel[ChatRequest, Item, ChatResult, ChatResult],
         super().__init__(checkpoint, network, max_batch=AT_ONCE)
         self._processor = processor
         self._template = ChatTemplate.of(processor)
+        self._rows = rows_of(network)
         # Tokenizers keep state while they read.
         self._processor_lock = threading.Lock()
         self._context = _context_length(self.network.config)
@@ -101,6 +106,12 @@ class VisionLanguageModel(TorchModel[ChatRequest, Item, ChatResult, ChatResult],
                 inputs = self._read_conversation(request) if self._template else self._read(request)
         except HelperRefused as error:
             raise InvalidInput(f"The model's chat template refuses these messages: {error}.") from None
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            if isinstance(error, RuntimeError) and "memory" in str(error):
+                raise
+            logger.warning("%s cannot prepare a conversation", self.model_id, exc_info=True)
+            raise InvalidInput(f"The processor of {self.model_id} cannot prepare this conversation.") from None
+        check_ids(self.model_id, [inputs["input_ids"].flatten().tolist()], self._rows)
         count = inputs["input_ids"].shape[1]
         return Item(
             inputs=inputs,
@@ -237,6 +248,7 @@ def load(checkpoint: Checkpoint, *, device: str, dtype: str) -> VisionLanguageMo
         )
     processor: Any = read_prompt_processor(AutoProcessor, checkpoint)  # type: ignore[type-var]
     network: Any = read(AutoModelForImageTextToText, checkpoint)  # type: ignore[type-var]
+    check_generation(checkpoint.model_id, network.generation_config, rows_of(network))
     model = VisionLanguageModel(checkpoint, place(network, device=device, dtype=dtype), processor)
     model.check_template()
     return model

@@ -15,8 +15,10 @@ from tempfile import TemporaryDirectory
 import httpx
 import psutil
 
+from tests.hostile import checkpoints as hostile_checkpoints
 from tests.hostile import connections
 from tests.hostile.bodies import json_bodies
+from tests.hostile.honest import WRITERS
 from tests.hostile.media import Findings, mutated_images, run_images_in_process, run_videos_in_process
 from vision_model_repo.demo.live import ServerProcess, live_server
 
@@ -26,6 +28,7 @@ ANSWER_SECONDS = 30.0
 MAX_GROWN_MB = 900
 """Memory of the server beyond what it began with: the limits of its caches, its unsent answers and its models."""
 HEALTH_MS = 2000.0
+CHECKPOINT_SECONDS = 60.0
 
 
 @dataclass
@@ -60,6 +63,25 @@ def media(seed: int, images: int, videos: int) -> Iterator[Part]:
                 part.lines.append(f"{findings.decoded} decoded, {findings.refused} refused")
                 part.lines.append(f"slowest {seconds:.2f} s: {slowest}")
                 part.failures += findings.failures
+            yield part
+
+
+def checkpoints() -> Iterator[Part]:
+    """Hostile checkpoints of every loader, in processes of their own."""
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as processes:
+        running = {loader: processes.submit(hostile_checkpoints.run, loader) for loader in WRITERS}
+        for loader, future in running.items():
+            part = Part(f"checkpoints of {loader}")
+            try:
+                tried = future.result()
+            except Exception as error:
+                part.failures.append(f"the process ended: {type(error).__name__}: {error}")
+            else:
+                name, _, seconds = max(tried, key=lambda each: each[2])
+                part.lines.append(f"{len(tried)} tried, slowest {seconds:.1f} s: {name}")
+                part.failures += [f"{name}: {wrong}" for name, wrong, _ in tried if wrong is not None]
+                if seconds > CHECKPOINT_SECONDS:
+                    part.failures.append(f"{name}: {seconds:.1f} s")
             yield part
 
 

@@ -9,13 +9,14 @@ import json
 import os
 import pickle
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tests.hostile.honest import WRITERS
+from tests.hostile.honest import WRITERS, write
 from vision_model_repo.errors import InvalidInput, NotFound, VisionError
 from vision_model_repo.models.base import Checkpoint
 from vision_model_repo.models.catalog import Catalog
@@ -133,6 +134,29 @@ def try_attack(loader: str, ground: Ground) -> Outcome:
     finally:
         _watched.clear()
     return Outcome(refusal, tuple(_opened), ground.marker.exists(), time.monotonic() - began)
+
+
+def run(loader: str) -> list[tuple[str, str | None, float]]:
+    """Tries everything on a loader: the name of each attack, what is wrong with what came of it, and its seconds."""
+    tried = []
+    for attack in attacks(loader):
+        with tempfile.TemporaryDirectory() as folder:
+            ground = prepare(loader, Path(folder), write)
+            attack.change(ground)
+            try:
+                outcome = try_attack(loader, ground)
+            except Exception as error:
+                tried.append((attack.name, f"{type(error).__name__}: {error}", 0.0))
+                continue
+        wrong = None
+        if outcome.ran:
+            wrong = "code of the checkpoint ran"
+        elif outcome.opened:
+            wrong = f"it opened {outcome.opened[0]}"
+        elif attack.expectation == "refused" and outcome.refusal is None:
+            wrong = "it was loaded"
+        tried.append((attack.name, wrong, outcome.seconds))
+    return tried
 
 
 def attacks(loader: str, *, numbers: bool = True) -> Iterator[Attack]:

@@ -31,7 +31,11 @@ def ground_of(loader: str, folders: dict[str, Path], tmp_path: Path, factory: py
     if loader not in folders:
         folders[loader] = factory.mktemp(loader)
         honest.write(loader, folders[loader])
-    return prepare(loader, tmp_path, lambda _, folder: shutil.copytree(folders[loader], folder, dirs_exist_ok=True))
+
+    def copy(_: str, folder: Path) -> None:
+        shutil.copytree(folders[loader], folder, dirs_exist_ok=True)
+
+    return prepare(loader, tmp_path, copy)
 
 
 @pytest.mark.parametrize(("loader", "attack"), CASES)

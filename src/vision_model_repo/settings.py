@@ -204,10 +204,12 @@ class Settings(BaseSettings):
         "when the model was warmed up, or the model's own limit where it was not.",
     )
     batch_wait_ms: float = Field(
-        0.0, ge=0, description="Longest wait for company, counted from the oldest request; 0 means none."
+        0.0,
+        ge=0,
+        description="Longest wait for more requests to fill a batch, from its oldest request on; 0 means none.",
     )
     max_pending_requests: int = Field(
-        128, ge=1, description="Requests in the house at once; one more is answered 503 with Retry-After."
+        128, ge=1, description="Maximum requests in flight; one more is answered 503 with Retry-After."
     )
     request_timeout_seconds: float = Field(
         300.0, gt=0, description="Time for one request, queueing included; 504 afterwards."

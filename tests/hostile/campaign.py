@@ -25,8 +25,9 @@ from vision_model_repo.demo.live import ServerProcess, live_server
 MEGABYTE = 2**20
 ANSWER_SECONDS = 30.0
 """Longest time to answer one hostile request, on a machine that has other things to do."""
-MAX_GROWN_MB = 900
-"""Memory of the server beyond what it began with: the limits of its caches, its unsent answers and its models."""
+MAX_GROWN_MB = 1600
+"""Memory of the server beyond what it began with: IMAGE_STORE_MB and CACHE_HOST_MB are 512 each, a model has its own,
+and a picture of MAX_IMAGE_PIXELS takes 200 MB or, of some formats, three times as much while it is decoded."""
 HEALTH_MS = 2000.0
 CHECKPOINT_SECONDS = 60.0
 

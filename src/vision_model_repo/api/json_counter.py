@@ -12,6 +12,8 @@ from vision_model_repo.settings import Settings
 
 PIECE_BYTES = 65_536
 """Counted at once, in 0.2 ms where it is nothing but brackets; the event loop has its turn between two pieces."""
+LARGE_BYTES = 2**20
+"""More is not looked at between two turns of the event loop, even if there is nothing to count."""
 BYTES_EACH = 64
 """Most bytes that a number may take with the blanks around it, on average."""
 ESCAPE_BYTES = 3
@@ -42,10 +44,17 @@ class JsonCounter:
 
     async def add_all(self, data: bytes) -> None:
         """Counts the next part of a body, however large. Raises TooLarge."""
+        if self._is_within_string(data):
+            return
         for start in range(0, len(data), PIECE_BYTES):
             if start:
                 await asyncio.sleep(0)
             self.add(data[start : start + PIECE_BYTES])
+
+    def _is_within_string(self, data: bytes) -> bool:
+        """Whether data is a part of a long string, such as an image, of which nothing is to be counted."""
+        usual = self._in_string and not self._held and len(data) <= LARGE_BYTES
+        return usual and data.isascii() and b'"' not in data and b"\\" not in data
 
     async def add_text(self, text: str) -> None:
         """Counts a document of its own, such as a field of a form. Raises TooLarge."""

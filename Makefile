@@ -25,9 +25,10 @@ demo: install
 test: install
 	$(PYTEST) $(ARGS)
 
-# What `make test` leaves out because it is slow, after what `make test` runs.
+# What `make test` leaves out because it is slow, after what `make test` runs, and the campaign of hostile input.
 test-all: test
 	$(PYTEST) -m slow $(ARGS)
+	$(BIN)/python -m tests.hostile
 
 serve: install
 	$(BIN)/python run_api_server.py $(ARGS)

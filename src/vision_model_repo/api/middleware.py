@@ -201,10 +201,11 @@ class BodyLimit:
         if scope["type"] != "http" or match_of(scope).route is None:
             return await self.app(scope, receive, send)
         headers = Headers(scope=scope)
-        most, refusal = self._limit(match_of(scope).policy, headers)
+        policy, is_form = match_of(scope).policy, _is_form(headers)
+        most = self._limit(policy, is_form)
         length = headers.get("content-length", "")
         if length.isdecimal() and int(length[:20]) > most:
-            raise refusal
+            raise self._refusal(policy, is_form)
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._seconds
         read, whole = 0, False
@@ -223,25 +224,35 @@ class BodyLimit:
                 ) from None
             read += len(message.get("body", b""))
             if read > most:
-                raise refusal
+                raise self._refusal(policy, is_form)
             whole = not message.get("more_body", False)
             return message
 
         return await self.app(scope, counted_receive, send)
 
-    def _limit(self, policy: Policy, headers: Headers) -> tuple[int, TooLarge]:
-        """Most bytes of a body, and what a larger one is told."""
-        is_form = headers.get("content-type", "").lower().startswith("multipart/form-data")
+    def _limit(self, policy: Policy, is_form: bool) -> int:
+        """Most bytes of a body."""
         if not policy.work:
-            limit, advice = f"{self._max_control_kb} KB", "Requests to this path need no more; see MAX_CONTROL_BODY_KB."
-            return self._max_control_kb * 1024, TooLarge(f"The body is larger than {limit}. {advice}")
-        max_mb = self._max_video_mb if policy.video and is_form else self._max_mb
+            return self._max_control_kb * 1024
+        return (self._max_video_mb if policy.video and is_form else self._max_mb) * 2**20
+
+    def _refusal(self, policy: Policy, is_form: bool) -> TooLarge:
+        most = self._limit(policy, is_form)
+        if not policy.work:
+            return TooLarge(
+                f"The body is larger than {most // 1024} KB. Requests to this path need no more; see "
+                "MAX_CONTROL_BODY_KB."
+            )
         advice = "Send fewer or smaller images."
         if policy.video:
             advice = "Send a shorter or smaller video."
-            if max_mb < self._max_video_mb:
+            if most < self._max_video_mb * 2**20:
                 advice = f"Send the video as a file in a form, which may have {self._max_video_mb} MB, or as a URL."
-        return max_mb * 2**20, TooLarge(f"The body is larger than {max_mb} MB. {advice}")
+        return TooLarge(f"The body is larger than {most // 2**20} MB. {advice}")
+
+
+def _is_form(headers: Headers) -> bool:
+    return headers.get("content-type", "").lower().startswith("multipart/form-data")
 
 
 class Work:

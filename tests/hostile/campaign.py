@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -48,7 +49,7 @@ class Part:
 
 def media(seed: int, images: int, videos: int) -> Iterator[Part]:
     """Mutated pictures and videos, decoded in processes of their own, whose crash is a failure."""
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as processes:
+    with _processes() as processes:
         running = {
             f"{images} pictures and bombs": processes.submit(run_images_in_process, seed, images),
             f"{videos} videos and bombs": processes.submit(run_videos_in_process, seed, videos),
@@ -69,7 +70,7 @@ def media(seed: int, images: int, videos: int) -> Iterator[Part]:
 
 def checkpoints() -> Iterator[Part]:
     """Hostile checkpoints of every loader, in processes of their own."""
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as processes:
+    with _processes() as processes:
         running = {loader: processes.submit(hostile_checkpoints.run, loader) for loader in WRITERS}
         for loader, future in running.items():
             part = Part(f"checkpoints of {loader}")
@@ -84,6 +85,15 @@ def checkpoints() -> Iterator[Part]:
                 if seconds > CHECKPOINT_SECONDS:
                     part.failures.append(f"{name}: {seconds:.1f} s")
             yield part
+
+
+def _processes() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"), initializer=_quiet)
+
+
+def _quiet() -> None:
+    """Decoders in C, and loaders, say on standard error what is wrong with each file."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 @contextmanager

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import pickle
 import sys
@@ -139,8 +138,6 @@ def try_attack(loader: str, ground: Ground) -> Outcome:
 
 def run(loader: str) -> list[tuple[str, str | None, float]]:
     """Tries everything on a loader: the name of each attack, what is wrong with what came of it, and its seconds."""
-    # Loaders log why they refuse a checkpoint, at length.
-    logging.disable(logging.CRITICAL)
     tried = []
     for attack in attacks(loader):
         with tempfile.TemporaryDirectory() as folder:

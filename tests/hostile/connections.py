@@ -106,7 +106,7 @@ def pipeline_flood(url: str, process_id: int, *, requests: int = 200_000, second
 
 
 def silent_connections(
-    url: str, process_id: int, *, count: int = 1010, seconds: float = 10, first: bytes = b""
+    url: str, process_id: int, *, count: int = 1010, seconds: float = 30, first: bytes = b""
 ) -> Report:
     """So many connections that say nothing, or only the beginning of a request."""
     with _watched("silent connections", url, process_id) as report, ExitStack() as open_ones:

@@ -67,7 +67,7 @@ async def test_a_model_that_refuses_says_which_image(server: Server) -> None:
 
 async def test_a_shutdown_answers_whoever_is_inside_and_ends_every_stream(start_server: StartServer) -> None:
     server = start_server(SHUTDOWN_GRACE_SECONDS="2", TORCH_THREADS="1")
-    many = {**SEGMENT, "images": [encode_noise(seed) for seed in range(6)]}
+    many = {**SEGMENT, "images": [encode_noise(seed) for seed in range(12)]}
     async with httpx.AsyncClient(base_url=server.url, timeout=120) as client:
         assert (await client.post("/inference/sam3", json=SEGMENT)).status_code == 200
         job_id = (await client.post("/jobs/submit/sam3", json=many)).json()["job_id"]

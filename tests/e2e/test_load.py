@@ -38,6 +38,7 @@ async def test_health_answers_while_eight_clients_keep_the_device_busy(server: S
     assert len({answer.text.split('"model_id"')[0] for answer in answers}) == 1, "company changes no answer"
 
 
+@pytest.mark.slow  # A server of its own, with SAM3; test_middleware has the same with stand-ins.
 async def test_one_request_too_many_is_told_when_to_come_back(start_server: StartServer) -> None:
     server = start_server(MAX_PENDING_REQUESTS="2")
     async with httpx.AsyncClient(base_url=server.url, timeout=120) as client:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from vision_model_repo.engine.admission import Admission, party_of
+from vision_model_repo.engine.admission import Admission, source_of
 from vision_model_repo.errors import Busy
 
 
@@ -88,11 +88,11 @@ async def test_addresses_are_forgotten_with_their_last_request() -> None:
     for number in range(1000):
         with admission.enter(f"10.0.{number // 256}.{number % 256}"):
             pass
-    assert not admission._by_party
+    assert not admission._by_source
 
 
 @pytest.mark.parametrize(
-    ("address", "party"),
+    ("address", "source"),
     [
         ("10.0.0.1", "10.0.0.1"),
         ("::ffff:10.0.0.1", "10.0.0.1"),
@@ -104,5 +104,5 @@ async def test_addresses_are_forgotten_with_their_last_request() -> None:
         ("1" * 100_000, None),
     ],
 )
-def test_an_address_counts_for_its_host(address: str, party: str | None) -> None:
-    assert party_of(address) == party
+def test_an_address_counts_for_its_host(address: str, source: str | None) -> None:
+    assert source_of(address) == source

@@ -14,6 +14,8 @@ from tests.hostile.checkpoints import Attack, Ground, attacks, prepare, try_atta
 
 SECONDS = 60.0
 """On a busy machine; most take some milliseconds."""
+LARGE = ("sam3", "sam3_video", "sam2_video", "grounding_dino", "vlm", "depth_anything")
+"""A load of these takes a second, and writing one to be loaded another."""
 EVERYWHERE = ("code wherever a file can name some", "places wherever a file can name one")
 
 
@@ -22,7 +24,8 @@ def cases() -> Iterator[Any]:
     for loader in honest.WRITERS:
         for attack in attacks(loader):
             if attack.name in EVERYWHERE or loader == "dinov3":
-                yield pytest.param(loader, attack, id=f"{loader}-{attack.name}")
+                marks = [pytest.mark.slow] if loader in LARGE else []
+                yield pytest.param(loader, attack, id=f"{loader}-{attack.name}", marks=marks)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +65,7 @@ def test_a_hostile_checkpoint_is_refused_or_read_without_its_tricks(
     assert str(tmp_path) not in (outcome.refusal or ""), "no path of the server is told"
 
 
-@pytest.mark.parametrize("loader", [name for name in honest.WRITERS if name not in ("sam2_video", "sam3_video")])
+@pytest.mark.parametrize("loader", [name for name in honest.WRITERS if name not in LARGE])
 def test_the_same_checkpoint_without_tricks_is_read(
     loader: str, honest_folders: dict[str, Path], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

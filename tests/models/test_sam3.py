@@ -435,6 +435,7 @@ print(len(result.prompts[0].masks), resource.getrusage(resource.RUSAGE_SELF).ru_
 """
 
 
+@pytest.mark.slow  # A process of its own, and real pixels.
 def test_thirty_masks_of_twelve_megapixels_take_little_memory(random_sam3: Checkpoint) -> None:
     script = [sys.executable, "-c", MASKS_OF_A_LARGE_IMAGE, str(random_sam3.folder)]
     answer = subprocess.run(script, check=True, capture_output=True, text=True).stdout.split()

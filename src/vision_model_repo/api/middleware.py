@@ -171,7 +171,7 @@ class RateLimit:
 
 
 class BodyLimit:
-    """Refuses bodies over a limit, by their declared length or as soon as they pass it, and those that dawdle.
+    """Refuses bodies over a limit, by their declared length or as soon as they pass it, and slow ones.
 
     Args:
         max_mb: largest body in MB of a request that is work.

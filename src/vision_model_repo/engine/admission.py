@@ -20,16 +20,16 @@ MAX_ADDRESS = 64
 """Characters of an IPv6 address with the name of an interface. What a proxy forwards may be anything."""
 
 
-def party_of(address: str) -> str | None:
+def source_of(address: str) -> str | None:
     """For whom an address counts; None where it is none.
 
     An IPv6 address counts for its /64 network, since a single host usually has all of one.
     """
-    return _party_of(address) if len(address) <= MAX_ADDRESS else None
+    return _source_of(address) if len(address) <= MAX_ADDRESS else None
 
 
 @lru_cache(4096)
-def _party_of(address: str) -> str | None:
+def _source_of(address: str) -> str | None:
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -52,8 +52,8 @@ class Admission:
     def __init__(self, places: int, *, address_share: float = 0.25) -> None:
         self._places = places
         self._crowded = CROWDED * places
-        self._most_of_party = max(1.0, address_share * places)
-        self._by_party: Counter[str] = Counter()
+        self._most_of_source = max(1.0, address_share * places)
+        self._by_source: Counter[str] = Counter()
         self._inside = 0
         self._seconds = 1.0
         self._closing = False
@@ -80,26 +80,26 @@ class Admission:
             raise Busy(
                 f"The server is busy with {self._inside} requests. Try again later.", retry_after=self._retry_after()
             )
-        party = party_of(address) if address else None
-        if party is not None and self._inside >= self._crowded and self._by_party[party] >= self._most_of_party:
+        source = source_of(address) if address else None
+        if source is not None and self._inside >= self._crowded and self._by_source[source] >= self._most_of_source:
             raise Busy(
-                f"The server is busy, and {self._by_party[party]} of its {self._inside} requests are yours. Try again "
-                "later.",
+                f"The server is busy, and {self._by_source[source]} of its {self._inside} requests are yours. "
+                "Try again later.",
                 retry_after=self._retry_after(),
             )
         self._inside += 1
-        if party is not None:
-            self._by_party[party] += 1
+        if source is not None:
+            self._by_source[source] += 1
         self._empty.clear()
         started = time.monotonic()
         try:
             yield
         finally:
             self._inside -= 1
-            if party is not None:
-                self._by_party[party] -= 1
-                if not self._by_party[party]:
-                    del self._by_party[party]
+            if source is not None:
+                self._by_source[source] -= 1
+                if not self._by_source[source]:
+                    del self._by_source[source]
             # How long requests take lately; recent ones count most.
             self._seconds += 0.1 * (time.monotonic() - started - self._seconds)
             if not self._inside:

@@ -1,4 +1,4 @@
-"""How fast bytes pass, over stretches of time: a client that was fast once may not dawdle ever after."""
+"""How fast bytes pass, over stretches of time: a client that was fast once may not be slow from then on."""
 
 from __future__ import annotations
 

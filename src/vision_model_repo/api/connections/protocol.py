@@ -41,7 +41,7 @@ class BoundedProtocol(RequestReader):
     def __init__(self, table: ConnectionTable, **options: Any) -> None:
         super().__init__(table.limits, **options)
         self._table = table
-        self.party: str | None = None
+        self.source: str | None = None
         self._deadline = math.inf
         # Whose answer is due. Those that wait behind it are in `pipeline`, newest first; `cycle` is the newest of all.
         self._answering: Exchange | None = None
@@ -87,7 +87,7 @@ class BoundedProtocol(RequestReader):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.party = self._table.party(self.client[0] if self.client else None)
+        self.source = self._table.source(self.client[0] if self.client else None)
         if self.client is None and "unix" in self._limits.trusted_proxies:
             self.client = UNIX
         self._deadline = self._table.now + self._limits.header_seconds

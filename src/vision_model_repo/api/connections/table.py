@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from vision_model_repo.api.connections.limits import Limits
-from vision_model_repo.engine.admission import CROWDED, party_of
+from vision_model_repo.engine.admission import CROWDED, source_of
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ MAX_REFUSED = 64
 class Bounded(Protocol):
     """A connection, as the table sees it."""
 
-    party: str | None
+    source: str | None
 
     def tend(self, now: float) -> None:
         """Ends what has had its time."""
@@ -62,7 +62,7 @@ class ConnectionTable:
         self.waiting: OrderedDict[Bounded, None] = OrderedDict()
         self._held: dict[Bounded, None] = {}
         self._refused: OrderedDict[Bounded, None] = OrderedDict()
-        self._by_party: Counter[str] = Counter()
+        self._by_source: Counter[str] = Counter()
         self._closed: Counter[str] = Counter()
         self._networks = [
             ipaddress.ip_network(name, strict=False) for name in limits.trusted_proxies if name not in ("*", "unix")
@@ -75,7 +75,7 @@ class ConnectionTable:
     def __len__(self) -> int:
         return len(self._held)
 
-    def party(self, address: str | None) -> str | None:
+    def source(self, address: str | None) -> str | None:
         """For whom a connection counts; None for a proxy, behind which anybody may be."""
         if address is None or "*" in self.limits.trusted_proxies:
             return None
@@ -84,22 +84,22 @@ class ConnectionTable:
         except ValueError:
             return None
         peer = getattr(peer, "ipv4_mapped", None) or peer
-        return None if any(peer in network for network in self._networks) else party_of(address)
+        return None if any(peer in network for network in self._networks) else source_of(address)
 
     def admit(self, connection: Bounded) -> bool:
         """Whether there is a place for a new connection; one that waits is closed for it where there is none."""
         self._start()
-        limits, party = self.limits, connection.party
-        most_of_party = limits.address_share * limits.max_connections
+        limits, source = self.limits, connection.source
+        most_of_source = limits.address_share * limits.max_connections
         crowded = len(self._held) >= CROWDED * limits.max_connections
-        if crowded and party is not None and self._by_party[party] >= most_of_party:
-            admitted = self._make_room(party)
+        if crowded and source is not None and self._by_source[source] >= most_of_source:
+            admitted = self._make_room(source)
         else:
             admitted = len(self._held) < limits.max_connections or self._make_room(None)
         if admitted:
             self._held[connection] = self.waiting[connection] = None
-            if party is not None:
-                self._by_party[party] += 1
+            if source is not None:
+                self._by_source[source] += 1
             return True
         self._refused[connection] = None
         if len(self._refused) > MAX_REFUSED:
@@ -118,10 +118,10 @@ class ConnectionTable:
         if connection not in self._held:
             return
         del self._held[connection]
-        if (party := connection.party) is not None:
-            self._by_party[party] -= 1
-            if not self._by_party[party]:
-                del self._by_party[party]
+        if (source := connection.source) is not None:
+            self._by_source[source] -= 1
+            if not self._by_source[source]:
+                del self._by_source[source]
 
     def count(self, reason: str) -> None:
         """Notes why a connection was closed or refused, for one line of log a sweep."""
@@ -138,13 +138,13 @@ class ConnectionTable:
             connection.cut("too much left unread")
             total -= unsent
 
-    def _make_room(self, party: str | None) -> bool:
-        """Closes the connection that can best be missed, of one party if given; answers whether there was one."""
-        of_party = (each for each in self.waiting if party is None or each.party == party)
-        victim = next((each for each in of_party if not each.unsent), None)
+    def _make_room(self, source: str | None) -> bool:
+        """Closes the connection that can best be missed, of one source if given; answers whether there was one."""
+        of_source = (each for each in self.waiting if source is None or each.source == source)
+        victim = next((each for each in of_source if not each.unsent), None)
         if victim is None:
             stalled = min(
-                (each for each in self._held if party is None or each.party == party),
+                (each for each in self._held if source is None or each.source == source),
                 key=lambda each: each.stalled_since,
                 default=None,
             )

@@ -32,13 +32,24 @@ LIBRARIES = (
 _PACKAGE = str(Path(__file__).parents[1])
 _CODE = (".py", ".pyc", ".so")
 _SYSTEM = (
+    "/etc/ld.so.",
+    "/etc/localtime",
+    "/etc/nv_tegra_release",
+    "/etc/os-release",
     "/proc/cpuinfo",
+    "/proc/driver/",
     "/proc/meminfo",
+    "/proc/mounts",
     "/proc/self/cgroup",
     "/proc/self/maps",
-    "/proc/mounts",
-    "/proc/driver/",
+    "/proc/self/mountinfo",
+    "/proc/self/stat",
+    "/proc/stat",
+    "/proc/sys/",
+    "/proc/version",
     "/sys/",
+    "/usr/lib/os-release",
+    "/usr/share/zoneinfo/",
     "/dev/null",
     "/dev/urandom",
     "/dev/shm/",
@@ -58,6 +69,9 @@ _REFUSED = frozenset(
     }
 )
 """By their names in https://docs.python.org/3/library/audit_events.html."""
+_PROBES = ("ldconfig", "lscpu", "nvidia-smi", "rocm-smi", "rocminfo", "uname")
+"""Programs by which libraries ask what machine this is, such as Triton where it looks for the driver of a GPU."""
+_PROGRAM_FOLDERS = ("", "/bin", "/sbin", "/usr/bin", "/usr/sbin", "/usr/local/bin", "/opt/rocm/bin")
 
 
 class OutsideOfCheckpoint(PermissionError):
@@ -116,7 +130,7 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
     folders = getattr(_confinement, "folders", None)
     if folders is None:
         return
-    if event in _REFUSED:
+    if event in _REFUSED and not _is_probe(event, args):
         raise OutsideOfCheckpoint(f"{event} while a checkpoint is read")
     if event == "open" and isinstance(args[0], str | bytes | os.PathLike):
         # Not resolved: the links in the folder lead where they may.
@@ -127,3 +141,12 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
         with released():
             logger.warning("A library was kept from opening %s while it read a checkpoint", path)
         raise OutsideOfCheckpoint(f"{path} is outside of the checkpoint")
+
+
+def _is_probe(event: str, args: tuple[Any, ...]) -> bool:
+    """Whether a program is one of those, as the system has it."""
+    if event not in ("subprocess.Popen", "os.posix_spawn"):
+        return False
+    program = args[0] or (args[1][0] if isinstance(args[1], list | tuple) and args[1] else "")
+    folder, name = os.path.split(os.fsdecode(program))
+    return name in _PROBES and folder in _PROGRAM_FOLDERS

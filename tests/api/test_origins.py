@@ -142,6 +142,11 @@ async def test_it_answers_for_no_other_name(client: httpx.AsyncClient, host: str
     assert (refused.status_code, "ALLOWED_HOSTS" in refused.text) == (403, True)
 
 
+async def test_it_answers_for_the_name_that_it_listens_on(serve: Serve) -> None:
+    async with serve(api_host="vision.lan") as client:
+        assert (await client.get("/health", headers={"host": "vision.lan:8000"})).status_code == 200
+
+
 async def test_every_name_may_be_allowed(serve: Serve) -> None:
     async with serve(allowed_hosts=("*",)) as client:
         assert (await client.get("/health", headers={"host": "any.example"})).status_code == 200

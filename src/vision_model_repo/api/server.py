@@ -96,7 +96,7 @@ def _middleware(settings: Settings, routes: RouteTable) -> list[Middleware]:
             expose_headers=["X-Request-ID", "Retry-After", "X-Model-ID", "Server-Timing"],
         ),
         Middleware(middleware.Errors, routes=routes),
-        Middleware(AllowedHosts, settings.allowed_hosts),
+        Middleware(AllowedHosts, (*settings.allowed_hosts, settings.api_host)),
         Middleware(CrossSiteRequests, settings.cors_origins),
     ]
     if settings.api_keys:

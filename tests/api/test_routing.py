@@ -168,6 +168,8 @@ def test_a_path_belongs_to_the_first_that_has_it_with_its_method(request_line: s
         ("GET /v1/nowhere", "one"),
         ("POST /v1/ask", "two"),
         ("POST /v1/ask/a/b/c", "two"),
+        ("POST //v1//ask", "two"),
+        ("GET //two/nowhere", "two"),
     ],
 )
 def test_a_path_that_nobody_has_belongs_to_whose_paths_begin_like_it(request_line: str, owner: str) -> None:
@@ -209,6 +211,7 @@ async def test_a_method_that_a_path_does_not_have_is_refused_with_those_that_it_
     ("request_line", "text"),
     [
         ("POST /aks", "one /aks: There is no path /aks. The nearest path is POST /ask."),
+        ("GET //one//helth", "one /helth: There is no path /one/helth. The nearest path is GET /one/health."),
         ("GET /one/helth", "one /helth: There is no path /one/helth. The nearest path is GET /one/health."),
         ("GET /thing/77777", "one /thing/77777: There is no path /thing/77777. The nearest path is GET /things/{key}."),
         ("GET /v1/model/abc", "one /v1/model/abc: There is no path /v1/model/abc. The nearest path is GET /v1/models"),

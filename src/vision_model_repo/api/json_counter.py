@@ -30,7 +30,7 @@ class JsonCounter:
 
     def __init__(self, model: type[BaseModel], settings: Settings) -> None:
         self._most = most = most_of(model, settings)
-        self._lists = ", ".join(lists_of(model))
+        self._model = model
         # Such text takes thirty times as long to read.
         self._max_text_mb = settings.max_text_mb
         total = most.lists + most.objects + most.members + most.commas
@@ -100,5 +100,6 @@ class JsonCounter:
             )
 
     def _refusal(self, name: str, most: int) -> TooLarge:
-        advice = f"Send shorter lists ({self._lists})." if self._lists else "Send fewer."
+        lists = ", ".join(lists_of(self._model))
+        advice = f"Send shorter lists ({lists})." if lists else "Send fewer."
         return TooLarge(f"The body has more than {most} {name}, and no request to this route needs so many. {advice}")

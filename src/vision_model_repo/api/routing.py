@@ -145,6 +145,7 @@ class RouteTable:
                 return RouteMatch(place.protocol, _within(place.protocol, path), place.policy, place.route, found)
             if match is Match.PARTIAL:
                 allowed = {**dict.fromkeys(place.methods, place), **allowed}
+        path = SLASHES.sub("/", path)
         if allowed:
             place = next(iter(allowed.values()))
             policy = Policy(open=place.policy.open, scope=place.policy.scope)
@@ -160,7 +161,8 @@ class RouteTable:
 
     def refusal(self, scope: Scope) -> HTTPException:
         """Why no route answers a request: 405 with the methods of its path, or 404 with the path that is nearest."""
-        method, path, allowed = scope["method"], path_of(scope)[:COMPARED_CHARACTERS], match_of(scope).allowed
+        method, allowed = scope["method"], match_of(scope).allowed
+        path = SLASHES.sub("/", path_of(scope))[:COMPARED_CHARACTERS]
         if allowed:
             methods = ", ".join(allowed)
             return HTTPException(405, f"{path} does not answer {method}. It answers {methods}.", {"Allow": methods})
